@@ -1,0 +1,202 @@
+"""Net(stem, stages, head): one frame for every network, with the same named end points.
+
+End points, in order: `stem`, `stage0`, `stage1`, ..., `pre_logits` (what the classifier sees), `logits`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from convarium.errors import unknown_name
+from convarium.joins import Chain, Join
+
+
+class Stage(Join):
+    """Blocks that work at one resolution, after an optional part that reaches it.
+
+    Args:
+        blocks: the blocks in turn; each must be a module of its own.
+        downsample: runs before the blocks.
+    """
+
+    def __init__(self, blocks: Iterable[nn.Module], downsample: nn.Module | None = None) -> None:
+        super().__init__()
+        self.downsample = nn.Identity() if downsample is None else downsample
+        self.blocks = Chain((str(i), block) for i, block in enumerate(blocks))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.run("blocks", self.run("downsample", x))
+
+
+class Head(Chain):
+    """From the last stage's output to class scores.
+
+    Args:
+        classifier: name of the part that turns features into classes; `pre_logits` is its input.
+        parts: the parts in turn, each named.
+    """
+
+    def __init__(self, classifier: str = "fc", **parts: nn.Module | None) -> None:
+        super().__init__(**parts)
+        self.classifier = classifier
+
+
+@dataclass(frozen=True)
+class EndPoint:
+    """What a named end point gives: channels, and input pixels per output pixel (None where no plane is left)."""
+
+    channels: int
+    stride: int | None
+
+
+class Net(Join):
+    """A classifier: stem, stages, head.
+
+    Args:
+        stem: from the picture to the first stage's input.
+        stages: run in turn; end points `stage0`, `stage1`, ...
+        head: from the last stage to class scores.
+        in_channels: channels of the input picture.
+        classes: number of class scores.
+        size: side of the input in pixels that the network was designed for.
+    """
+
+    def __init__(
+        self,
+        stem: nn.Module | None,
+        stages: Iterable[nn.Module],
+        head: nn.Module,
+        *,
+        in_channels: int,
+        classes: int,
+        size: int,
+    ) -> None:
+        super().__init__()
+        self.stem = nn.Identity() if stem is None else stem
+        self.stages = Chain((str(i), stage) for i, stage in enumerate(stages))
+        self.head = head
+        self.in_channels = in_channels
+        self.classes = classes
+        self.size = size
+        self.architecture: dict[str, Any] = {}  # name and arguments, written by the registry
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Class scores.
+
+        Args:
+            x: pictures, (N, in_channels, H, W), normalised.
+
+        Returns:
+            Scores before softmax, (N, classes).
+        """
+        return self.run("head", self.run("stages", self.run("stem", x)))
+
+    def features(self, x: Tensor) -> dict[str, Tensor]:
+        """The outputs of all end points, by name, from one pass.
+
+        Args:
+            x: pictures, (N, in_channels, H, W), normalised.
+
+        Returns:
+            `stem`, `stage0`, ..., `pre_logits`, `logits`, in this order.
+        """
+        points = self.trunk(x)
+        x = list(points.values())[-1]
+        if not isinstance(self.head, Head):
+            points["pre_logits"] = x
+            points["logits"] = self.head(x)
+            return points
+        for name, part in self.head.named_children():
+            if name == self.head.classifier:
+                points["pre_logits"] = x
+            x = part(x)
+        points.setdefault("pre_logits", x)
+        points["logits"] = x
+        return points
+
+    def trunk(self, x: Tensor) -> dict[str, Tensor]:
+        """The outputs of the stem and of each stage, by name; the head is not run.
+
+        Args:
+            x: pictures, (N, in_channels, H, W), normalised.
+
+        Returns:
+            `stem`, `stage0`, ..., in this order.
+        """
+        points = {"stem": self.run("stem", x)}
+        for name, stage in self.stages.named_children():
+            points[f"stage{name}"] = stage(list(points.values())[-1])
+        return points
+
+    @property
+    def end_points(self) -> dict[str, EndPoint]:
+        """Channels and stride of every end point, without running the network on memory."""
+        picture = (1, self.in_channels, self.size, self.size)
+        # The stride is how much the input must grow for the output to grow by one: sizes alone would be blurred
+        # by borders. 192 has all strides up to 64 that networks use among its divisors.
+        wider = (1, self.in_channels, self.size, self.size + 192)
+        grown = meta_call(self, "trunk", wider)
+        points = {}
+        for name, out in meta_call(self, "features", picture).items():
+            plane = name in grown and out.ndim == 4
+            stride = 192 // (grown[name].shape[-1] - out.shape[-1]) if plane else None
+            points[name] = EndPoint(out.shape[1], stride)
+        return points
+
+    def part(self, path: str) -> nn.Module:
+        """An inner part by its path, as in "stages.2.blocks.1".
+
+        Args:
+            path: names joined by dots, as in the state dict.
+
+        Returns:
+            The module itself, not a copy.
+
+        Raises:
+            UnknownName: there is no such part.
+        """
+        parts = dict(self.named_modules())
+        if path not in parts:
+            raise unknown_name("part", path, (p for p in parts if p))
+        return parts[path]
+
+
+class _Call(nn.Module):
+    """A method of a module as a module, for `functional_call`."""
+
+    def __init__(self, module: nn.Module, method: str) -> None:
+        super().__init__()
+        self.module = module
+        self.method = method
+
+    def forward(self, *inputs: Tensor) -> Any:
+        return getattr(self.module, self.method)(*inputs)
+
+
+def meta_call(module: nn.Module, method: str, *shapes: tuple[int, ...]) -> Any:
+    """Call a method on tensors without data: shapes come out, no weight is read and no memory taken.
+
+    Args:
+        module: any module; left as it was.
+        method: "forward" or another method that takes tensors.
+        shapes: shapes of the inputs.
+
+    Returns:
+        Whatever the method returns, with its tensors on the meta device.
+    """
+    tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    on_meta = {f"module.{name}": t.detach().to("meta") for name, t in tensors.items()}
+    inputs = tuple(torch.empty(shape, device="meta") for shape in shapes)
+    training = {m: m.training for m in module.modules()}
+    module.eval()
+    try:
+        with torch.no_grad():
+            return torch.func.functional_call(_Call(module, method), on_meta, inputs)
+    finally:
+        for m, mode in training.items():
+            m.training = mode

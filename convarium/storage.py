@@ -1,0 +1,99 @@
+"""Files that are whole or absent: written to a temporary name, flushed to the disk, then renamed."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from convarium.errors import RunError
+
+
+def write(path: Path, writer: Callable[[Path], object]) -> None:
+    """Replace a file in one step; when anything fails, the old file stays as it was.
+
+    Args:
+        path: the file to replace or make.
+        writer: writes the content to the temporary path that it is given.
+
+    Raises:
+        RunError: the disk is full, or the folder cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        writer(temporary)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        _flush_folder(path.parent)
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        reason = _disk_reason(error)
+        if reason is None:
+            raise
+        raise RunError(f"cannot write {path}: {reason}") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a text file (UTF-8) in one step.
+
+    Args:
+        path: the file to replace or make.
+        text: its content; names that are not valid UTF-8 are kept as they came from the file system.
+
+    Raises:
+        RunError: the disk is full, or the folder cannot be written.
+    """
+    write(path, lambda temporary: temporary.write_bytes(text.encode("utf-8", "surrogateescape")))
+
+
+def make_folder(path: Path) -> Path:
+    """Make a folder and those above it.
+
+    Raises:
+        RunError: it cannot be made, with the reason.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(
+            f"cannot make the folder {path}: {_disk_reason(error) or error.strerror}; "
+            "choose another place with --out"
+        ) from error
+    return path
+
+
+def _disk_reason(error: BaseException) -> str | None:
+    """Why the system refused to write, in words; None where it was not the system."""
+    words = {
+        errno.ENOSPC: "the disk is full; free some space and go on",
+        errno.EDQUOT: "the quota is used up; free some space and go on",
+        errno.EROFS: "the disk is read-only",
+        errno.EACCES: "no permission to write there",
+        errno.EPERM: "no permission to write there",
+        errno.ENOENT: "the folder is gone",
+        errno.ENOTDIR: "a file stands where a folder is needed",
+        errno.EIO: "the disk reported an input/output error",
+    }
+    if isinstance(error, OSError):
+        return words.get(error.errno or 0, error.strerror or str(error))
+    # safetensors reports the system's error as text, in an exception of its own.
+    if type(error).__name__ == "SafetensorError":
+        number = next((n for n in words if f"os error {n}" in str(error)), None)
+        return words[number] if number else None
+    return None
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make the rename itself durable; not every file system allows it."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    except OSError:
+        pass
+    finally:
+        os.close(handle)
