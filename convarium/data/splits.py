@@ -1,0 +1,88 @@
+"""Dividing pictures into parts, and the file that keeps the division."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import os
+from pathlib import Path
+
+from convarium.data.folders import Picture, PictureSet
+from convarium.errors import ArgumentError, DataError
+from convarium.storage import write_text
+
+
+def stratified(pictures: PictureSet, fraction: float, seed: int) -> tuple[PictureSet, PictureSet]:
+    """Hold out the same share of every class; which pictures depends only on the seed and their keys.
+
+    Args:
+        pictures: all with labels.
+        fraction: share of each class to hold out, between 0 and 1, rounded; at least one picture of a
+            class stays on each side. A class with a single picture stays with the rest (`lonely` names it).
+        seed: any whole number.
+
+    Returns:
+        The rest and the held-out pictures, each in the order that they were in.
+
+    Raises:
+        DataError: no class has two pictures.
+    """
+    if not 0 < fraction < 1:
+        raise ArgumentError(f"fraction is {fraction!r}; want a number between 0 and 1, such as 0.2")
+    groups: dict[int | None, list[Picture]] = {}
+    for picture in pictures.pictures:
+        groups.setdefault(picture.label, []).append(picture)
+    held: set[str] = set()
+    for group in groups.values():
+        number = min(max(1, round(fraction * len(group))), len(group) - 1)
+        ranked = sorted(group, key=lambda picture: (_rank(seed, picture.key), picture.key))
+        held.update(picture.key for picture in ranked[:number])
+    if not held:
+        raise DataError(
+            "nothing can be held out: every class has a single picture; add some, or give validation data"
+        )
+    rest = tuple(picture for picture in pictures.pictures if picture.key not in held)
+    out = tuple(picture for picture in pictures.pictures if picture.key in held)
+    return PictureSet(pictures.classes, rest), PictureSet(pictures.classes, out)
+
+
+def lonely(pictures: PictureSet) -> list[str]:
+    """A note on each class with a single picture, which `stratified` cannot divide."""
+    return [
+        f"The class {name!r} has a single picture, which is used for training; nothing of it is held out."
+        for name, count in zip(pictures.classes, pictures.counts, strict=True)
+        if count == 1
+    ]
+
+
+def write_split(path: Path, parts: dict[str, PictureSet]) -> None:
+    """Write a division as a CSV file (path, label, part, key) that `read_data` reads back, keys included.
+
+    Args:
+        path: the file to make or replace, in one step.
+        parts: by the names "train", "val", "test" or "all"; pictures that are files.
+
+    Raises:
+        DataError: pictures in memory, which have no path.
+        RunError: it cannot be written.
+    """
+    text = io.StringIO(newline="")
+    rows = csv.writer(text)
+    rows.writerow(("path", "label", "part", "key"))
+    for part, pictures in parts.items():
+        if part not in ("train", "val", "test", "all"):
+            raise ArgumentError(f"part is {part!r}; allowed are train, val, test and all")
+        for picture in pictures.pictures:
+            if not isinstance(picture.source, Path) or picture.label is None:
+                raise DataError(f"{picture.key} is no labelled file; only files can be listed in {path.name}")
+            whole = Path(os.path.abspath(picture.source))  # noqa: PTH100 (links stay links)
+            rows.writerow(
+                (whole, pictures.classes[picture.label], "" if part == "all" else part, picture.key)
+            )
+    write_text(path, text.getvalue())
+
+
+def _rank(seed: int, key: str) -> bytes:
+    """A picture's place in the draw; a hash, not a generator, so that other pictures do not move it."""
+    return hashlib.blake2b(f"{seed}\0{key}".encode("utf-8", "backslashreplace"), digest_size=16).digest()
