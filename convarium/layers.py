@@ -79,16 +79,15 @@ class TableConv2d(nn.Module):
                 self.bias[out].uniform_(-bound, bound)
 
     def forward(self, x: Tensor) -> Tensor:
-        dense = self.weight.new_zeros(
-            self.out_channels, self.in_channels, self.kernel_size, self.kernel_size
-        )
+        dense = self.weight.new_zeros(self.out_channels, self.in_channels, self.kernel_size, self.kernel_size)
         rows = torch.tensor(self.outputs, device=x.device)
         columns = torch.tensor(self.inputs, device=x.device)
         dense = dense.index_put((rows, columns), self.weight)
         return F.conv2d(x, dense, self.bias)
 
     def extra_repr(self) -> str:
-        return f"{self.in_channels}, {self.out_channels}, {len(self.inputs)} kernels of {self.kernel_size}x{self.kernel_size}"
+        kernels = f"{len(self.inputs)} kernels of {self.kernel_size}x{self.kernel_size}"
+        return f"{self.in_channels}, {self.out_channels}, {kernels}"
 
 
 class RadialBasis(nn.Module):

@@ -25,6 +25,7 @@ def write(path: Path, writer: Callable[[Path], object]) -> None:
         writer(temporary)
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
+        temporary.chmod(0o666 & ~_umask())  # some writers keep their files to their owner
         temporary.replace(path)
         _flush_folder(path.parent)
     except BaseException as error:
@@ -83,6 +84,13 @@ def _disk_reason(error: BaseException) -> str | None:
         number = next((n for n in words if f"os error {n}" in str(error)), None)
         return words[number] if number else None
     return None
+
+
+def _umask() -> int:
+    """The permissions that new files are not given; it can only be read by setting it."""
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
 
 
 def _flush_folder(folder: Path) -> None:

@@ -78,9 +78,25 @@ def lenet5_1998(*, classes: int, in_channels: int, size: int) -> Net:
     _check_size("lenet5_1998", size, plane, least=16)
     stages = [
         Stage(
-            [Chain(conv=nn.Conv2d(in_channels, 6, 5), act1=ScaledTanh(), pool=Subsample2d(6), act2=ScaledTanh())]
+            [
+                Chain(
+                    conv=nn.Conv2d(in_channels, 6, 5),
+                    act1=ScaledTanh(),
+                    pool=Subsample2d(6),
+                    act2=ScaledTanh(),
+                )
+            ]
         ),
-        Stage([Chain(conv=TableConv2d(6, C3_TABLE, 5), act1=ScaledTanh(), pool=Subsample2d(16), act2=ScaledTanh())]),
+        Stage(
+            [
+                Chain(
+                    conv=TableConv2d(6, C3_TABLE, 5),
+                    act1=ScaledTanh(),
+                    pool=Subsample2d(16),
+                    act2=ScaledTanh(),
+                )
+            ]
+        ),
     ]
     head = Head(
         "rbf",
@@ -105,7 +121,9 @@ def output_vectors(classes: int) -> list[list[float]]:
     """
     if classes == 10:
         rows = [line.split() for line in BITMAPS.strip().splitlines()]
-        return [[1.0 if pixel == "#" else -1.0 for row in rows for pixel in row[digit]] for digit in range(10)]
+        return [
+            [1.0 if pixel == "#" else -1.0 for row in rows for pixel in row[digit]] for digit in range(10)
+        ]
     draw = random.Random(84)
     return [[draw.choice((-1.0, 1.0)) for _ in range(84)] for _ in range(classes)]
 
@@ -115,7 +133,8 @@ def initialise(path: str, module: nn.Module) -> bool:
     if isinstance(module, nn.Conv2d | nn.Linear):
         bound = 2.4 / module.weight[0].numel()
         nn.init.uniform_(module.weight, -bound, bound)
-        nn.init.uniform_(module.bias, -bound, bound)
+        if module.bias is not None:
+            nn.init.uniform_(module.bias, -bound, bound)
         return True
     return False
 

@@ -72,7 +72,9 @@ def register(*rows: Variant) -> None:
     """
     for row in rows:
         if row.name in _variants:
-            raise ValueError(f"a network called {row.name!r} is registered already, by {_variants[row.name].family}")
+            raise ValueError(
+                f"a network called {row.name!r} is registered already, by {_variants[row.name].family}"
+            )
         _variants[row.name] = row
 
 
@@ -185,7 +187,7 @@ def initialise(net: nn.Module, rule: Initialise) -> None:
     with torch.no_grad():
         for path, module in net.named_modules():
             if not rule(path, module) and hasattr(module, "reset_parameters"):
-                module.reset_parameters()  # type: ignore[operator]
+                module.reset_parameters()
 
 
 def _positive(name: str, got: int | None, default: int) -> int:

@@ -3,8 +3,8 @@
 A publisher's names become ours by an ordered list of rules (pattern, replacement) or (pattern, replacement, value);
 the first pattern that matches a whole name decides; a replacement of None drops that tensor by name; a value is a
 function of the tensor (transpose, reshape). Rules for files that number their layers are made by a function from
-our network. Which publisher a file comes from is seen from its names. Position and shape alone never match anything: 97 % of ResNet-50's tensors share their shape
-with another.
+our network. Which publisher a file comes from is seen from its names. Position and shape alone never match
+anything: 97 % of ResNet-50's tensors share their shape with another.
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ def read(path: Path) -> State:
         raise CheckpointError(f"no file of weights at {path}")
     try:
         content: Any = (
-            load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+            load_file(path)
+            if path.suffix == ".safetensors"
+            else torch.load(path, map_location="cpu", weights_only=True)
         )
     except SafetensorError as error:
         raise CheckpointError(f"{path} is not a whole .safetensors file ({error}); get it anew") from error
@@ -69,7 +71,9 @@ def _tensors(content: Any, path: Path) -> State:
         if isinstance(content, Mapping) and isinstance(content.get(entry), Mapping):
             content = content[entry]
     if not isinstance(content, Mapping):
-        raise CheckpointError(f"{path} holds a {type(content).__name__}, not named tensors; save its state_dict()")
+        raise CheckpointError(
+            f"{path} holds a {type(content).__name__}, not named tensors; save its state_dict()"
+        )
     state = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
     if not state:
         raise CheckpointError(f"{path} holds no tensors")
@@ -126,7 +130,9 @@ def differences(net: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
         if name not in wanted:
             lines.append(f"+ unexpected {name} {tuple(value.shape)}")
         elif wanted[name].shape != value.shape:
-            lines.append(f"! shape      {name}: file {tuple(value.shape)}, network {tuple(wanted[name].shape)}")
+            lines.append(
+                f"! shape      {name}: file {tuple(value.shape)}, network {tuple(wanted[name].shape)}"
+            )
     return lines
 
 

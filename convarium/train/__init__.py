@@ -1,0 +1,1 @@
+"""The training room: one loop, tasks, recipes, optimisers, and state that is never lost."""

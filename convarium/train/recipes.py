@@ -1,0 +1,121 @@
+"""How to train: frozen settings, named after what they are for or where they were published."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from convarium.errors import ArgumentError, unknown_name
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything about training but the network, the pictures and the seed.
+
+    Args:
+        epochs: passes over the training pictures.
+        batch: pictures a step.
+        optimizer: "sgd" (momentum) or "adamw".
+        lr: highest learning rate.
+        momentum: of SGD.
+        nesterov: whether SGD looks ahead.
+        weight_decay: pull towards zero; of AdamW decoupled.
+        decay_all: whether norms and biases are decayed too, as the older papers did.
+        schedule: "cosine" to zero, "plateau" (times 0.1 when validation stops improving), or "constant".
+        warmup: epochs of linear growth from zero; may be a fraction.
+        plateau: epochs without a better validation error before the rate falls.
+        label_smoothing: share of the target spread over all classes.
+        clip: greatest norm of the gradient; 0 for none.
+        ema: decay a step of the averaged weights that are validated and kept; 0 for none.
+        patience: epochs without a better validation loss before training stops and the best weights are kept; 0
+            for never, which keeps the last.
+    """
+
+    epochs: int = 30
+    batch: int = 64
+    optimizer: str = "adamw"
+    lr: float = 2e-3
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 0.02
+    decay_all: bool = False
+    schedule: str = "cosine"
+    warmup: float = 1.0
+    plateau: int = 5
+    label_smoothing: float = 0.0
+    clip: float = 1.0
+    ema: float = 0.0
+    patience: int = 0
+
+    def __post_init__(self) -> None:
+        for name, allowed in {
+            "optimizer": ("sgd", "adamw"),
+            "schedule": ("cosine", "plateau", "constant"),
+        }.items():
+            if getattr(self, name) not in allowed:
+                raise ArgumentError(
+                    f"{name} = {getattr(self, name)!r}; it must be one of {', '.join(allowed)}"
+                )
+        limits: dict[str, tuple[Callable[[Any], bool], str]] = {
+            "epochs": (lambda v: v >= 1, "a whole number of at least 1"),
+            "batch": (lambda v: v >= 1, "a whole number of at least 1"),
+            "lr": (lambda v: 0 < v < float("inf"), "greater than 0"),
+            "momentum": (lambda v: 0 <= v < 1, "from 0 to below 1"),
+            "weight_decay": (lambda v: v >= 0, "0 or more"),
+            "warmup": (lambda v: v >= 0, "0 or more epochs"),
+            "plateau": (lambda v: v >= 1, "a whole number of at least 1"),
+            "label_smoothing": (lambda v: 0 <= v < 1, "from 0 to below 1"),
+            "clip": (lambda v: v >= 0, "0 or more"),
+            "ema": (lambda v: 0 <= v < 1, "from 0 to below 1"),
+            "patience": (lambda v: v >= 0, "0 or more epochs"),
+        }
+        for name, (holds, words) in limits.items():
+            value = getattr(self, name)
+            if not holds(value):
+                raise ArgumentError(f"{name} = {value!r}; it must be {words}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields, for a file."""
+        return asdict(self)
+
+
+RECIPES: Mapping[str, Recipe] = {
+    # From nothing on a small set of pictures: what has worked for every family here without tuning.
+    "scratch": Recipe(),
+    # He et al. 2015, section 4.2: momentum 0.9, weight decay 1e-4, batch 128, rate 0.1 divided by ten (there at
+    # 32k and 48k steps, here when validation stops improving, as their section 3.4 did on ImageNet).
+    "resnet2015": Recipe(
+        epochs=164, batch=128, optimizer="sgd", lr=0.1, weight_decay=1e-4, decay_all=True,
+        schedule="plateau", plateau=10, warmup=0.0, clip=0.0,
+    ),
+    # Krizhevsky et al. 2012, section 5: momentum 0.9, weight decay 5e-4, batch 128, rate 0.01 divided by ten
+    # when the validation error stopped improving.
+    "alexnet2012": Recipe(
+        epochs=90, batch=128, optimizer="sgd", lr=0.01, weight_decay=5e-4, decay_all=True,
+        schedule="plateau", plateau=10, warmup=0.0, clip=0.0,
+    ),
+}  # fmt: skip
+
+
+def recipe(name: str = "scratch", **changes: Any) -> Recipe:
+    """A named recipe with some fields changed.
+
+    Args:
+        name: one of `RECIPES`.
+        changes: fields of `Recipe`; None leaves a field as it is.
+
+    Returns:
+        A new recipe.
+
+    Raises:
+        UnknownName: no such recipe or field.
+        ArgumentError: a value that is not allowed.
+    """
+    if name not in RECIPES:
+        raise unknown_name("recipe", name, RECIPES)
+    known = {f.name for f in fields(Recipe)}
+    for field in changes:
+        if field not in known:
+            raise unknown_name("setting of a recipe", field, known)
+    return replace(RECIPES[name], **{k: v for k, v in changes.items() if v is not None})

@@ -1,0 +1,148 @@
+"""The folder of a run: its settings, its records, its lock.
+
+config.toml         what was asked for: enough to go on, or to do it again
+metrics.jsonl       one record an epoch
+split.csv           which picture was used for what (where pictures are files)
+damaged.txt         pictures left out, with the reason
+state/              what a killed run goes on from
+model.safetensors   the classifier, once training is finished
+report.html         the report
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+from filelock import FileLock, Timeout
+
+from convarium import storage
+from convarium.errors import RunError
+
+
+class RunFolder:
+    """Where the files of one run lie.
+
+    Args:
+        folder: the run's folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.config_file = folder / "config.toml"
+        self.metrics_file = folder / "metrics.jsonl"
+        self.split_file = folder / "split.csv"
+        self.damaged_file = folder / "damaged.txt"
+        self.state = folder / "state" / "last.safetensors"
+        self.model = folder / "model.safetensors"
+        self.report = folder / "report.html"
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """While inside, no other process trains in this folder; a killed process holds nothing.
+
+        Raises:
+            RunError: another process holds it, or the folder cannot be written.
+        """
+        storage.make_folder(self.folder)
+        lock = FileLock(self.folder / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise RunError(
+                f"another process is training in {self.folder}; wait for it, or choose another --out"
+            ) from error
+        except OSError as error:
+            raise RunError(
+                f"cannot write in {self.folder}: {error.strerror}; choose another --out"
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def start(self, config: dict[str, Any], needed: int) -> None:
+        """Begin a new run here.
+
+        Args:
+            config: written to config.toml; entries that are None are left out.
+            needed: bytes that the run will write, for a first look at the disk.
+
+        Raises:
+            RunError: there is a run already, or the disk is too full.
+        """
+        if self.state.exists() or self.model.exists():
+            raise RunError(
+                f"{self.folder} holds a run already; go on with `convarium resume {self.folder}`, "
+                "or choose another --out"
+            )
+        free = shutil.disk_usage(self.folder).free
+        if free < needed:
+            raise RunError(
+                f"the disk of {self.folder} has {free / 1e6:,.0f} MB free and the run will need about "
+                f"{needed / 1e6:,.0f} MB; free some space, or choose another --out"
+            )
+        storage.make_folder(self.state.parent)
+        storage.write_text(self.config_file, tomli_w.dumps(_without_none(config)))
+
+    def config(self) -> dict[str, Any]:
+        """What config.toml says.
+
+        Raises:
+            RunError: there is no run here, or the file is damaged.
+        """
+        try:
+            return tomllib.loads(self.config_file.read_text("utf-8"))
+        except FileNotFoundError as error:
+            raise RunError(f"no run at {self.folder}: it has no config.toml") from error
+        except (OSError, ValueError) as error:
+            raise RunError(f"{self.config_file} cannot be read ({error})") from error
+
+    def record(self, history: list[dict[str, Any]]) -> None:
+        """Write metrics.jsonl anew, so that it never disagrees with the state.
+
+        Raises:
+            RunError: the disk is full or read-only.
+        """
+        storage.write_text(self.metrics_file, "".join(json.dumps(record) + "\n" for record in history))
+
+    def list_damaged(self, damaged: list[tuple[str, str]]) -> None:
+        """Write damaged.txt, a file and its reason a line; without damaged files there is none."""
+        if damaged:
+            storage.write_text(self.damaged_file, "".join(f"{key}\t{reason}\n" for key, reason in damaged))
+
+
+def new_folder(parent: Path, name: str) -> Path:
+    """Make the first folder of NAME-1, NAME-2, ... that is not there yet.
+
+    Args:
+        parent: where.
+        name: what the run is about.
+
+    Returns:
+        The new folder.
+    """
+    storage.make_folder(parent)
+    number = 1
+    while True:
+        folder = parent / f"{name}-{number}"
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            number += 1
+        except OSError as error:
+            raise RunError(f"cannot make {folder}: {error.strerror}; choose a place with --out") from error
+        else:
+            return folder
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _without_none(v) for k, v in value.items() if v is not None}
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,87 @@
+"""Telling how training goes: a bar on a terminal, plain lines in a file, always on standard error."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from convarium.train import checkpoint
+
+
+class Watch:
+    """Prints how training goes.
+
+    Args:
+        quiet: print nothing.
+        epochs: how many there will be, for the bar.
+        record: called with each finished epoch's record before it is printed.
+    """
+
+    def __init__(
+        self, quiet: bool = False, epochs: int = 0, record: Callable[[dict[str, Any]], None] | None = None
+    ):
+        self.console = Console(stderr=True, quiet=quiet, highlight=False)
+        self.epochs = epochs
+        self.record = record
+        self._bar: Progress | None = None
+        self._task: Any = None
+        self._shown = 0.0
+
+    @contextmanager
+    def bar(self, what: str) -> Iterator[Callable[[int, int], None]]:
+        """A bar for one phase; on anything but a terminal, nothing.
+
+        Args:
+            what: name of the phase.
+
+        Yields:
+            A function of (done, total).
+        """
+        if not self.console.is_terminal or self.console.quiet:
+            yield lambda done, total: None
+            return
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=self.console, transient=True) as bar:
+            task = bar.add_task(what, total=None)
+            self._bar, self._task = bar, task
+            try:
+                yield lambda done, total: bar.update(task, completed=done, total=total)
+            finally:
+                self._bar = None
+
+    def step(self, progress: checkpoint.Progress, steps_per_epoch: int, loss: Tensor) -> None:
+        """One step is done; shown ten times a second at most, so that watching costs nothing."""
+        if self._bar is None or time.perf_counter() - self._shown < 0.1:
+            return
+        self._shown = time.perf_counter()
+        what = f"epoch {progress.epoch + 1}/{self.epochs}  loss {float(loss):.3f}"
+        self._bar.update(self._task, completed=progress.batch, total=steps_per_epoch, description=what)
+
+    def epoch(self, record: dict[str, Any]) -> None:
+        """One epoch is done."""
+        if self.record is not None:
+            self.record(record)
+        parts = [
+            f"epoch {record['epoch']:>3}/{self.epochs}",
+            f"train loss {record['train_loss']:.4f}  top-1 {record['train_top1']:6.2%}",
+        ]
+        if "val_loss" in record:
+            parts.append(f"val loss {record['val_loss']:.4f}  top-1 {record['val_top1']:6.2%}")
+        parts.append(f"{record['seconds']:.1f} s")
+        self.note("  |  ".join(parts))
+
+    def note(self, text: str) -> None:
+        """One plain line."""
+        if self.console.quiet:
+            return
+        if self._bar is not None:
+            self.console.print(text, markup=False, soft_wrap=True)
+        else:
+            print(text, file=sys.stderr, flush=True)
