@@ -1,0 +1,128 @@
+"""The account that a run gives of itself: what its report says."""
+
+from __future__ import annotations
+
+import platform
+from typing import Any
+
+import numpy as np
+import torch
+
+from convarium.classifier import Classifier
+from convarium.cost.shapes import shapes
+from convarium.data.folders import Data, PictureSet
+from convarium.data.loader import Checked
+from convarium.data.preprocessing import Preprocessing
+from convarium.draw.tree import tree
+from convarium.judge.metrics import Metrics
+from convarium.judge.report import Mistake, ReportContent, duration
+from convarium.models import registry
+from convarium.train.checkpoint import Progress
+from convarium.train.precision import Precision
+
+WORST = 24
+"""Mistakes shown in a report."""
+
+
+def report(
+    *,
+    config: dict[str, Any],
+    found: Data,
+    sets: dict[str, Checked],
+    damaged: list[tuple[str, str]],
+    times: dict[str, float],
+    clf: Classifier,
+    way: Precision,
+    progress: Progress,
+    metrics: Metrics,
+    held: PictureSet,
+    given: np.ndarray,
+) -> ReportContent:
+    """Everything that the report of a run shows.
+
+    Args:
+        config: what config.toml says.
+        found: the data.
+        sets: pictures that could be read, by part.
+        damaged: key and reason of each other.
+        times: seconds by phase.
+        clf: what was trained.
+        way: how steps were computed.
+        progress: where training ended.
+        metrics: on the held-out pictures.
+        held: the held-out pictures.
+        given: probabilities given to them, (N, classes).
+
+    Returns:
+        The content, for `judge.report.render`.
+    """
+    net = clf.net
+    return ReportContent(
+        title=f"{config['architecture']['name']} on {found.root.name}",
+        summary=_summary(config, found, sets, clf, way, progress),
+        history=progress.history,
+        metrics=metrics,
+        mistakes=_mistakes(held, given, clf.preprocessing),
+        tree=tree(shapes(net, (net.in_channels, net.size, net.size))),
+        recipe={**config["recipe"], "augment": config["augment"], "seed": config["seed"]},
+        notes=[*found.notes, *_warnings(config, sets)],
+        damaged=damaged,
+        times=times,
+    )
+
+
+def _mistakes(pictures: PictureSet, given: np.ndarray, preprocessing: Preprocessing) -> list[Mistake]:
+    """The pictures whose true class was given the least probability, among those answered wrongly."""
+    labels = [p.label or 0 for p in pictures.pictures]
+    said = (-given).argsort(axis=1, kind="stable")[:, 0]
+    wrong = [i for i, label in enumerate(labels) if said[i] != label]
+    wrong.sort(key=lambda i: (given[i, labels[i]], i))
+    return [
+        Mistake(
+            picture=preprocessing.open(pictures.pictures[i].source),
+            name=pictures.pictures[i].key,
+            truth=pictures.classes[labels[i]],
+            said=pictures.classes[said[i]],
+            probability=float(given[i, said[i]]),
+            truth_probability=float(given[i, labels[i]]),
+        )
+        for i in wrong[:WORST]
+    ]
+
+
+def _summary(
+    config: dict[str, Any],
+    found: Data,
+    sets: dict[str, Checked],
+    clf: Classifier,
+    way: Precision,
+    progress: Progress,
+) -> list[tuple[str, str]]:
+    row = registry.variant(config["architecture"]["name"])
+    parameters = sum(p.numel() for p in clf.net.parameters())
+    held = ", ".join(f"{len(s.good):,} {part}" for part, s in sets.items())
+    return [
+        ("network", f"{row.name} ({row.paper})"),
+        ("parameters", f"{parameters:,}"),
+        ("pictures", f"{held}; {len(found.classes)} classes"),
+        (
+            "input",
+            f"{clf.net.size} x {clf.net.size}, {'grey' if clf.net.in_channels == 1 else 'colour'}, {config['fit']}",
+        ),
+        ("training", f"{progress.epoch} epochs, {progress.step:,} steps, {duration(progress.seconds)}"),
+        ("arithmetic", f"{'bfloat16 with channels last' if way.bf16 else 'float32'}: {way.reason}"),
+        (
+            "machine",
+            f"{platform.machine()}, {clf.device.type}, {torch.get_num_threads()} threads, torch {torch.__version__}",
+        ),
+    ]
+
+
+def _warnings(config: dict[str, Any], sets: dict[str, Checked]) -> list[str]:
+    """What a reader must know to read the figures rightly."""
+    notes = []
+    if config["recipe"]["patience"] and "test" not in sets:
+        notes.append(
+            "The epoch was chosen on the pictures that it is judged on, so the accuracy is somewhat too high."
+        )
+    return notes

@@ -1,0 +1,366 @@
+"""A trained network with everything that it needs to answer: class names and preprocessing, in one file."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from convarium import storage
+from convarium.data.decode import decode
+from convarium.data.folders import PictureSet, read_data
+from convarium.data.loader import Loader
+from convarium.data.preprocessing import Preprocessing
+from convarium.errors import ArgumentError, CheckpointError, DataError, PictureError
+from convarium.judge.metrics import Metrics, measure
+from convarium.judge.scoring import BATCH, probabilities
+from convarium.models import registry, weights
+from convarium.net import Net
+
+FORMAT = 1
+KEY = "convarium"  # of the entry in the file's metadata
+
+Source = str | Path | Image.Image | np.ndarray
+
+
+class Guess(NamedTuple):
+    """A class and the probability given to it."""
+
+    name: str
+    probability: float
+    index: int  # type: ignore[assignment]  # a tuple has a method of this name, which nobody misses
+
+
+@dataclass(frozen=True)
+class Prediction(Sequence[Guess]):
+    """What was said of one picture: guesses in falling probability; none where it could not be read.
+
+    Args:
+        path: of the picture; empty where it was given as pixels.
+        guesses: the likeliest classes.
+        error: why it could not be read; None where it could.
+    """
+
+    path: str
+    guesses: tuple[Guess, ...]
+    error: str | None = None
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.guesses[index]
+
+    def __len__(self) -> int:
+        return len(self.guesses)
+
+    def to_dict(self) -> dict[str, Any]:
+        """{"path", "predictions": [{"class", "index", "probability"}...], "error"}."""
+        said = [{"class": g.name, "index": g.index, "probability": g.probability} for g in self.guesses]
+        return {"path": self.path, "predictions": said, "error": self.error}
+
+
+@dataclass
+class Scored:
+    """Probabilities of a whole set.
+
+    Args:
+        pictures: those that could be read.
+        probabilities: float64 (N, classes), aligned with them.
+        damaged: key and reason of each other.
+    """
+
+    pictures: PictureSet
+    probabilities: np.ndarray
+    damaged: list[tuple[str, str]] = field(default_factory=list)
+
+
+class Classifier:
+    """A network that knows its classes and how pictures are prepared for it.
+
+    Args:
+        net: gives one score a class.
+        classes: names, in the order of the scores.
+        preprocessing: from a decoded picture to the network's input.
+        about: what is known besides, JSON-able: metrics, recipe, data, version, licence.
+        device: where to compute; the network is moved there.
+    """
+
+    def __init__(
+        self,
+        net: Net,
+        classes: Sequence[str],
+        preprocessing: Preprocessing,
+        about: dict[str, Any] | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
+        if len(classes) != net.classes:
+            raise ArgumentError(
+                f"{len(classes)} class names for a network of {net.classes} classes; give as many"
+            )
+        if preprocessing.channels != net.in_channels:
+            raise ArgumentError(
+                f"preprocessing gives {preprocessing.channels} channels, the network takes {net.in_channels}"
+            )
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.net = net.to(self.device).eval()
+        self.classes = tuple(classes)
+        self.preprocessing = preprocessing
+        self.about = dict(about or {})
+
+    def predict(self, pictures: Source | Iterable[Source], top: int = 5) -> list[Prediction]:
+        """Say what is on some pictures.
+
+        Args:
+            pictures: paths, PIL pictures or uint8 arrays (H, W) or (H, W, 3), one or several.
+            top: guesses a picture; fewer where there are fewer classes.
+
+        Returns:
+            One prediction a picture, in the order asked; one that cannot be read has an `error` and no guesses.
+        """
+        if isinstance(pictures, str | Path | Image.Image | np.ndarray):
+            pictures = [pictures]
+        return list(self.stream(pictures, top))
+
+    def stream(self, pictures: Iterable[Source], top: int = 5) -> Iterator[Prediction]:
+        """As `predict`, one by one as they come, for sets of any size.
+
+        Args:
+            pictures: as for `predict`.
+            top: guesses a picture.
+
+        Yields:
+            Predictions in the order asked.
+        """
+        if not isinstance(top, int) or top < 1:
+            raise ArgumentError(f"top = {top!r}; it must be a whole number of at least 1")
+        # Batches are of BATCH pictures that could be read, as in an evaluation of the same pictures, so that both
+        # give the same bits; predictions of those that could not wait for their place.
+        waiting: list[tuple[str, str | None]] = []
+        ready: list[Tensor] = []
+        with ThreadPoolExecutor() as pool:
+            for chunk in _chunks(pictures):
+                for path, tensor, error in pool.map(self._prepare, chunk):
+                    waiting.append((path, error))
+                    if tensor is not None:
+                        ready.append(tensor)
+                    if len(ready) == BATCH:
+                        yield from self._answer(waiting, ready, top)
+                        waiting, ready = [], []
+        yield from self._answer(waiting, ready, top)
+
+    def _prepare(self, source: Source) -> tuple[str, Tensor | None, str | None]:
+        path = str(source) if isinstance(source, str | Path) else ""
+        try:
+            opened = decode(
+                Path(source) if isinstance(source, str) else source,
+                self.preprocessing.mode,
+                orient=self.preprocessing.orient,
+            )
+            return path, self.preprocessing.prepare(opened), None
+        except PictureError as error:
+            return path, None, str(error)
+
+    def _answer(
+        self, waiting: list[tuple[str, str | None]], ready: list[Tensor], top: int
+    ) -> Iterator[Prediction]:
+        batches = [torch.stack(ready)] if ready else []
+        rows = itertools.chain.from_iterable(
+            probabilities(self.net, batches, self.preprocessing.normalise, self.device)
+        )
+        for path, error in waiting:
+            if error is not None:
+                yield Prediction(path, (), error)
+                continue
+            row = next(rows)
+            order = np.argsort(-row, kind="stable")[:top]
+            yield Prediction(path, tuple(Guess(self.classes[i], float(row[i]), int(i)) for i in order))
+
+    def score(self, pictures: PictureSet, prepared: Tensor | None = None) -> Scored:
+        """Probabilities of every picture of a set that can be read.
+
+        Args:
+            pictures: with labels in this classifier's order.
+            prepared: uint8 (N, C, size, size), where they are in memory already.
+
+        Returns:
+            Probabilities, and what could not be read.
+        """
+        if prepared is not None:
+            loader = Loader(pictures, self.preprocessing, batch=BATCH, seed=0, prepared=prepared)
+            batches = (batch.pictures for batch in loader.batches(0))
+            found = list(probabilities(self.net, batches, self.preprocessing.normalise, self.device))
+            return Scored(pictures, np.concatenate(found))
+        said = self.stream((p.source for p in pictures.pictures), top=len(self.classes))
+        good, rows, damaged = [], [], []
+        for picture, prediction in zip(pictures.pictures, said, strict=True):
+            if prediction.error is not None:
+                damaged.append((picture.key, prediction.error))
+                continue
+            row = np.empty(len(self.classes))
+            for guess in prediction:
+                row[guess.index] = guess.probability
+            good.append(picture)
+            rows.append(row)
+        if not rows:
+            raise DataError(
+                "no picture of this set can be read"
+                + (f": {damaged[0][0]}: {damaged[0][1]}" if damaged else "")
+            )
+        return Scored(PictureSet(pictures.classes, tuple(good)), np.stack(rows), damaged)
+
+    def save(self, path: str | Path) -> Path:
+        """Write everything into one .safetensors file, whole or not at all.
+
+        Args:
+            path: the file to make or replace.
+
+        Returns:
+            The path.
+
+        Raises:
+            CheckpointError: the network was not built by name, so that no file could tell how to build it.
+            RunError: the disk is full or read-only.
+        """
+        if not self.net.architecture:
+            raise CheckpointError(
+                "this network was not built by convarium.create, so a file cannot say how to build it"
+            )
+        content = {
+            **self.about,
+            "format": FORMAT,
+            "architecture": self.net.architecture,
+            "classes": list(self.classes),
+            "preprocessing": self.preprocessing.to_dict(),
+        }
+        metadata = {"format": "pt", KEY: json.dumps(content, ensure_ascii=False)}
+        tensors = {n: t.detach().to("cpu", copy=True).contiguous() for n, t in self.net.state_dict().items()}
+        storage.write(Path(path), lambda temporary: save_file(tensors, temporary, metadata))
+        return Path(path)
+
+
+def load(path: str | Path, device: torch.device | str | None = None) -> Classifier:
+    """Read a classifier that training or `Classifier.save` wrote.
+
+    Args:
+        path: the .safetensors file, or the folder of a run.
+        device: where to compute; an accelerator where there is one.
+
+    Returns:
+        The classifier, ready to predict.
+
+    Raises:
+        CheckpointError: no such file, a damaged one, or weights without a description.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / "model.safetensors"
+    if not path.is_file():
+        raise CheckpointError(
+            f"no model at {path}; give the .safetensors file of a run, or the folder of a finished run"
+        )
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+        tensors = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{path} is not a whole .safetensors file ({error}); copy or train it anew"
+        ) from error
+    if KEY not in metadata:
+        raise CheckpointError(
+            f"{path} holds weights but does not say of which network, classes and preprocessing; build it with "
+            "convarium.create(NAME, weights=FILE) and wrap it in convarium.Classifier"
+        )
+    try:
+        content = json.loads(metadata[KEY])
+        version = content.pop("format")
+        if version != FORMAT:
+            raise CheckpointError(f"{path} has format {version}; this version reads format {FORMAT}")
+        architecture, classes = content.pop("architecture"), content.pop("classes")
+        preprocessing = Preprocessing.from_dict(content.pop("preprocessing"))
+        net = registry.build_empty(architecture)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path} describes itself in a way that cannot be read ({error})") from error
+    weights.fit(net, tensors)
+    return Classifier(net, classes, preprocessing, content, device)
+
+
+def evaluate(
+    clf: Classifier | str | Path, data: str | Path | PictureSet, part: str | None = None
+) -> Evaluation:
+    """Judge a classifier on pictures whose class is known.
+
+    Args:
+        clf: a classifier, or the path of its file.
+        data: a folder, a CSV file or a set of pictures; classes are matched by name.
+        part: "train", "val", "test" or "all"; where None, test if there is one, else val, else all.
+
+    Returns:
+        Metrics with intervals, and what was left out.
+
+    Raises:
+        DataError: the data cannot be used, has no such part or none of the classes.
+    """
+    classifier = clf if isinstance(clf, Classifier) else load(clf)
+    notes: list[str] = []
+    if isinstance(data, PictureSet):
+        pictures = data
+    else:
+        found = read_data(data, classes=classifier.classes)
+        notes = found.notes
+        pictures = _part(found.parts, part, str(data))
+    scored = classifier.score(pictures)
+    labels = np.array([p.label for p in scored.pictures.pictures])
+    metrics = measure(scored.probabilities, labels, classifier.classes)
+    return Evaluation(metrics, scored, notes)
+
+
+@dataclass
+class Evaluation:
+    """Metrics of one evaluation, and what they rest on.
+
+    Args:
+        metrics: top-1 and top-5 with intervals, scores by class, confusion.
+        scored: the probabilities behind them.
+        notes: sentences on what was left out.
+    """
+
+    metrics: Metrics
+    scored: Scored
+    notes: list[str] = field(default_factory=list)
+
+    def __getattr__(self, name: str) -> Any:
+        # So that `evaluate(...).top1` reads as it should; dunder names must not be looked up before __init__.
+        if name.startswith("_") or name == "metrics":
+            raise AttributeError(name)
+        return getattr(self.metrics, name)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The metrics, and "damaged", JSON-able."""
+        damaged = [{"path": key, "reason": reason} for key, reason in self.scored.damaged]
+        return {**self.metrics.to_dict(), "damaged": damaged}
+
+
+def _part(parts: dict[str, PictureSet], asked: str | None, where: str) -> PictureSet:
+    if asked == "all" and "all" not in parts:
+        sets = list(parts.values())
+        return PictureSet(sets[0].classes, tuple(p for s in sets for p in s.pictures))
+    name = asked or next((p for p in ("test", "val", "all", "train") if p in parts), "all")
+    if name not in parts:
+        raise DataError(f"{where} has no part {name!r}; it has {', '.join(parts)}")
+    return parts[name]
+
+
+def _chunks(items: Iterable[Source]) -> Iterator[tuple[Source, ...]]:
+    iterator = iter(items)  # Python 3.12 has this as itertools.batched
+    while chunk := tuple(itertools.islice(iterator, BATCH)):
+        yield chunk

@@ -1,0 +1,75 @@
+"""The command line: one file a verb; each parses, calls the library and prints.
+
+Results go to standard output, progress and messages to standard error. Exit status: 0 done, 2 the user's mistake,
+1 ours, 3 (`predict`) some pictures could not be read, 128 + n stopped by signal n.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+
+import typer
+
+from convarium.cli import demo, evaluate, predict, show, train
+from convarium.cli import list as list_verb
+from convarium.errors import ConvariumError, Interrupted
+
+app = typer.Typer(
+    name="convarium",
+    help="Convolutional networks from LeNet-5 on: see them, train them on your pictures, judge and use them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("list")(list_verb.run)
+app.command("show")(show.run)
+app.command("train")(train.run)
+app.command("resume")(train.go_on)
+app.command("evaluate")(evaluate.run)
+app.command("predict")(predict.run)
+app.command("demo")(demo.run)
+
+
+@app.callback()
+def _global(
+    version: bool = typer.Option(False, "--version", help="Print the version.", is_eager=True),
+) -> None:
+    if version:
+        from convarium import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line; never shows a traceback for the user's own mistake."""
+    for stream in (sys.stdout, sys.stderr):
+        # A name that the terminal cannot show must not end a run.
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    try:
+        app()
+    except Interrupted as error:
+        _say(str(error))
+        raise SystemExit(128 + error.signal) from None
+    except KeyboardInterrupt:
+        _say("stopped")
+        raise SystemExit(130) from None
+    except BrokenPipeError:
+        # Whoever read the output has seen enough; Python must not complain when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(0) from None
+    except ConvariumError as error:
+        _say(f"error: {error}")
+        raise SystemExit(2) from None
+    except Exception:
+        traceback.print_exc()
+        _say("error: this is a fault of Convarium, not yours; please report it with the lines above")
+        raise SystemExit(1) from None
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,53 @@
+"""convarium evaluate: how good a classifier is on pictures whose class is known."""
+
+from __future__ import annotations
+
+import json
+
+import typer
+
+
+def run(
+    model: str = typer.Argument(help="The .safetensors file of a classifier, or the folder of a run."),
+    data: str = typer.Argument(help="Folder of class folders, CSV file, or MNIST folder."),
+    part: str = typer.Option(None, help="train, val, test or all; by default test, else val, else all."),
+    as_json: bool = typer.Option(False, "--json", help="One JSON object."),
+) -> None:
+    """Measure top-1, top-5, each class and confusions, with 95 % intervals."""
+    import sys
+
+    from convarium.classifier import evaluate
+
+    judged = evaluate(model, data, part)
+    for note in judged.notes:
+        print(f"note: {note}", file=sys.stderr)
+    for key, reason in judged.scored.damaged:
+        print(f"left out: {key}: {reason}", file=sys.stderr)
+    if as_json:
+        print(json.dumps(judged.to_dict()))
+        return
+    print(f"top-1  {judged.top1}")
+    if judged.top5:
+        print(f"top-5  {judged.top5}")
+    print(f"loss   {judged.loss:.4f} nats")
+    print()
+    width = max(5, *(len(score.name) for score in judged.classes))
+    print(f"{'class':<{width}}  precision  recall      f1   count")
+    for score in judged.classes:
+        parts = (_percent(score.precision, 9), _percent(score.recall, 6), _percent(score.f1, 6))
+        print(f"{score.name:<{width}}  {'  '.join(parts)}  {score.count:>6,}")
+    mixed = [
+        (count, truth, said)
+        for truth, row in enumerate(judged.confusion)
+        for said, count in enumerate(row)
+        if truth != said and count
+    ]
+    if mixed:
+        print()
+        print("taken for another most often")
+        for count, truth, said in sorted(mixed, key=lambda m: -m[0])[:10]:
+            print(f"{count:>6,}  {judged.classes[truth].name} said to be {judged.classes[said].name}")
+
+
+def _percent(value: float | None, width: int) -> str:
+    return ("-" if value is None else f"{value:.1%}").rjust(width)

@@ -1,0 +1,79 @@
+"""convarium show: what a network is made of."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import typer
+
+
+def run(
+    name: str = typer.Argument(help="Name of a network, or the file of a trained one."),
+    depth: int = typer.Option(None, help="Levels of the tree to open; all by default.", min=0),
+    size: int = typer.Option(None, help="Side of the input in pixels.", min=1),
+    channels: int = typer.Option(None, help="Channels of the input.", min=1),
+    classes: int = typer.Option(None, help="Number of classes.", min=1),
+    as_json: bool = typer.Option(
+        False, "--json", help="One JSON object a line: the network, then each part."
+    ),
+) -> None:
+    """Show a network's stages with shapes and parameters, and its paper."""
+    import torch
+
+    from convarium.cost.shapes import shapes
+    from convarium.draw.tree import tree
+    from convarium.models import create, variant
+
+    if name.endswith(".safetensors"):
+        from convarium.classifier import load
+
+        clf = load(name)
+        net, row = clf.net, variant(clf.net.architecture["name"])
+    else:
+        row = variant(name)
+        with torch.device("meta"):
+            net = create(name, classes=classes, in_channels=channels, size=size)
+    rows = shapes(net, (net.in_channels, net.size, net.size))
+    total = sum(p.numel() for p in net.parameters())
+    if as_json:
+        points = {point: {"channels": p.channels, "stride": p.stride} for point, p in net.end_points.items()}
+        whole: dict[str, Any] = {
+            "name": row.name,
+            "family": row.family,
+            "year": row.year,
+            "paper": row.paper,
+            "parameters": total,
+            "input": [net.in_channels, net.size, net.size],
+            "classes": net.classes,
+            "end_points": points,
+            "published": {"macs": row.macs, "top1": row.top1, "source": row.source},
+        }
+        print(json.dumps(whole))
+        for part in rows[1:]:
+            print(
+                json.dumps(
+                    {
+                        "path": part.path,
+                        "kind": part.kind,
+                        "output": part.shape,
+                        "parameters": part.parameters,
+                    }
+                )
+            )
+        return
+    print(f"{row.name}  ({row.family}, {row.year})")
+    print(f"{row.paper}")
+    print(f"input {net.in_channels} x {net.size} x {net.size}, {net.classes} classes, {total:,} parameters")
+    if row.top1 is not None:
+        print(f"published top-1 {row.top1} % ({row.source})")
+    elif row.source:
+        print(f"source: {row.source}")
+    print()
+    print(tree(rows, depth))
+    print()
+    print("end points: " + ", ".join(_point(n, p.channels, p.stride) for n, p in net.end_points.items()))
+
+
+def _point(name: str, channels: int, stride: int | None) -> str:
+    return f"{name} {channels}" + (f" /{stride}" if stride else "")
