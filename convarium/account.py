@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from convarium.classifier import Classifier
-from convarium.cost.shapes import shapes
+from convarium.costs.shapes import shapes
 from convarium.data.folders import Data, PictureSet
 from convarium.data.loader import Checked
 from convarium.data.preprocessing import Preprocessing
@@ -17,8 +17,8 @@ from convarium.draw.tree import tree
 from convarium.judge.metrics import Metrics
 from convarium.judge.report import Mistake, ReportContent, duration
 from convarium.models import registry
-from convarium.train.checkpoint import Progress
-from convarium.train.precision import Precision
+from convarium.training.checkpoint import Progress
+from convarium.training.precision import Precision
 
 WORST = 24
 """Mistakes shown in a report."""

@@ -16,9 +16,9 @@ from convarium.data.splits import lonely, stratified
 from convarium.errors import ArgumentError, DataError, unknown_name
 from convarium.judge.metrics import Metrics
 from convarium.models import registry
-from convarium.train import recipes
-from convarium.train.run import RunFolder, new_folder
-from convarium.train.watch import Watch
+from convarium.training import recipes
+from convarium.training.run import RunFolder, new_folder
+from convarium.training.watch import Watch
 
 
 @dataclass(frozen=True)

@@ -241,7 +241,8 @@ class Classifier:
             "classes": list(self.classes),
             "preprocessing": self.preprocessing.to_dict(),
         }
-        metadata = {"format": "pt", KEY: json.dumps(content, ensure_ascii=False)}
+        # One entry only: several would be written in random order, and equal runs would give unequal files.
+        metadata = {KEY: json.dumps(content, ensure_ascii=False)}
         tensors = {n: t.detach().to("cpu", copy=True).contiguous() for n, t in self.net.state_dict().items()}
         storage.write(Path(path), lambda temporary: save_file(tensors, temporary, metadata))
         return Path(path)

@@ -21,17 +21,17 @@ from convarium.data.folders import Data, fingerprint
 from convarium.data.loader import Checked, Loader, check
 from convarium.data.preprocessing import Preprocessing
 from convarium.data.splits import write_split
-from convarium.errors import DataError, RunError
+from convarium.errors import DataError, Interrupted, RunError
 from convarium.judge.metrics import Metrics, measure
 from convarium.judge.report import render
 from convarium.judge.scoring import BATCH, probabilities
 from convarium.models import registry
 from convarium.net import Net
-from convarium.train import checkpoint, loop, recipes, signals
-from convarium.train.precision import Precision, choose
-from convarium.train.run import RunFolder
-from convarium.train.task import Classify
-from convarium.train.watch import Watch
+from convarium.training import checkpoint, loop, recipes, signals
+from convarium.training.precision import Precision, choose
+from convarium.training.run import RunFolder
+from convarium.training.task import Classify
+from convarium.training.watch import Watch
 
 # What training pictures are changed by, by name; "auto" takes "photo" for colour pictures of 64 pixels and more.
 AUGMENTS: dict[str, Augment | None] = {
@@ -112,11 +112,14 @@ def sit(folder: RunFolder, config: dict[str, Any], found: Data, watch: Watch, re
     if list(found.classes) != config["classes"]:
         raise DataError(f"{found.root} has other classes than when {folder.folder} began; start a new run")
     with signals.listening() as stop:
-        started = time.perf_counter()
-        _check(now, stop)
-        now.times["checking pictures"] = time.perf_counter() - started
-        preprocessing = _preprocessing(now, now.sets["train"].mean, now.sets["train"].std)
-        parts, way = _train(now, preprocessing, stop)
+        try:
+            started = time.perf_counter()
+            _check(now, stop)
+            now.times["checking pictures"] = time.perf_counter() - started
+            preprocessing = _preprocessing(now, now.sets["train"].mean, now.sets["train"].std)
+            parts, way = _train(now, preprocessing, stop)
+        except Interrupted as error:
+            raise Interrupted(f"{error}; go on with: convarium resume {folder.folder}", error.signal) from None
         now.times["training"] = parts.progress.seconds
         metrics = _finish(now, parts, way, preprocessing)
     return End(folder, metrics, parts.progress)

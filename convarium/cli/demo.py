@@ -18,7 +18,7 @@ def run(
     from convarium import api, classifier
     from convarium.cli.train import tell
     from convarium.data.builtin import write_digits
-    from convarium.train.run import new_folder
+    from convarium.training.run import new_folder
 
     started = time.perf_counter()
     folder = out or new_folder(Path("runs"), "demo")

@@ -21,7 +21,7 @@ def run(
     """Show a network's stages with shapes and parameters, and its paper."""
     import torch
 
-    from convarium.cost.shapes import shapes
+    from convarium.costs.shapes import shapes
     from convarium.draw.tree import tree
     from convarium.models import create, variant
 

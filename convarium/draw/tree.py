@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from convarium.cost.shapes import Row
+import re
+
+from convarium.costs.shapes import Row
+
+_PLAIN = ("Chain", "Stage", "Head")
+"""Kinds that say nothing beyond the names of their parts."""
 
 
 def tree(rows: list[Row], depth: int | None = None) -> str:
@@ -22,10 +27,13 @@ def tree(rows: list[Row], depth: int | None = None) -> str:
 
     def add(row: Row, label: str, lead: str, under: str, left: int | None) -> None:
         children = [child for child in below.get(row.path, []) if not _idle(child)]
+        while left != 0 and len(children) == 1 and row.kind in _PLAIN and row.path:
+            # A frame around a single part needs no line of its own.
+            row, label = children[0], f"{label}.{children[0].name}"
+            children = [child for child in below.get(row.path, []) if not _idle(child)]
         opened = bool(children) and left != 0
-        kind = row.kind if row.kind not in ("Chain", "Stage", "Head") else ""
-        settings = f"({_short(row.detail)})" if row.leaf and row.detail else ""
-        text = " ".join(filter(None, (label, kind + settings)))
+        kind = row.kind if row.kind not in _PLAIN else ""
+        text = "  ".join(filter(None, (label, " ".join(filter(None, (kind, _short(row)))))))
         lines.append((lead + text, _shape(row), f"{row.parameters:,}" if row.parameters else ""))
         if not opened:
             return
@@ -63,17 +71,29 @@ def _shape(row: Row) -> str:
     return " x ".join(map(str, row.shape)) if row.shape else ""
 
 
-def _short(detail: str) -> str:
-    """The settings without those that say nothing new."""
-    idle = (
-        "inplace=True",
-        "eps=1e-05",
-        "momentum=0.1",
-        "affine=True",
-        "track_running_stats=True",
-        "bias=True",
-    )
-    return ", ".join(part for part in detail.split(", ") if part not in idle)
+def _short(row: Row) -> str:
+    """What a leaf does, in few words: a convolution as "3x3 /2, pad 1, 32 groups"."""
+    if not row.leaf or row.kind in ("Linear", "Flatten", "ReLU", "BatchNorm2d"):
+        return ""  # the shape and the parameters beside it say it all
+    settings = dict(re.findall(r"(\w+)=(\([^)]*\)|[^,]+)", row.detail))
+    if "kernel_size" not in settings:
+        return row.detail
+    words = _by(settings["kernel_size"])
+    if _by(settings.get("stride", "1")) != "1x1":
+        words += f" /{_by(settings['stride']).partition('x')[0]}"
+    if _by(settings.get("padding", "0")) != "0x0":
+        words += f", pad {_by(settings['padding'])}"
+    if "groups" in settings:
+        words += f", {settings['groups']} groups"
+    if _by(settings.get("dilation", "1")) != "1x1":
+        words += f", dilation {_by(settings['dilation'])}"
+    return words
+
+
+def _by(setting: str) -> str:
+    """(3, 5) and 3 as 3x5 and 3x3."""
+    numbers = re.findall(r"\w+", setting)
+    return "x".join(numbers if len(numbers) > 1 else numbers * 2)
 
 
 def _folded(children: list[Row], below: dict[str, list[Row]]) -> list[list[Row]]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -48,11 +49,13 @@ def read(path: Path) -> State:
     if not path.is_file():
         raise CheckpointError(f"no file of weights at {path}")
     try:
-        content: Any = (
-            load_file(path)
-            if path.suffix == ".safetensors"
-            else torch.load(path, map_location="cpu", weights_only=True)
-        )
+        with warnings.catch_warnings():  # torch doubts pickles of other protocols; what fails is told below
+            warnings.simplefilter("ignore", UserWarning)
+            content: Any = (
+                load_file(path)
+                if path.suffix == ".safetensors"
+                else torch.load(path, map_location="cpu", weights_only=True)
+            )
     except SafetensorError as error:
         raise CheckpointError(f"{path} is not a whole .safetensors file ({error}); get it anew") from error
     except pickle.UnpicklingError as error:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from convarium.train import checkpoint
+from convarium.training import checkpoint
 
 
 class Watch:

@@ -21,12 +21,12 @@ import torch
 from torch import Tensor, nn
 
 from convarium.errors import Interrupted, RunError, UserError
-from convarium.train import checkpoint, optim
-from convarium.train.checkpoint import Parts, Progress
-from convarium.train.precision import Precision
-from convarium.train.recipes import Recipe
-from convarium.train.signals import Stop
-from convarium.train.task import Task
+from convarium.training import checkpoint, optim
+from convarium.training.checkpoint import Parts, Progress
+from convarium.training.precision import Precision
+from convarium.training.recipes import Recipe
+from convarium.training.signals import Stop
+from convarium.training.task import Task
 
 
 class Batches(Protocol):

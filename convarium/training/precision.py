@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from convarium.errors import ArgumentError
-from convarium.train.task import Task
+from convarium.training.task import Task
 
 ALLOWED = ("auto", "fp32", "bf16")
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from convarium import storage
 from convarium.errors import RunError
-from convarium.train.optim import Plateau
+from convarium.training.optim import Plateau
 
 FORMAT = 1
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from convarium.train.recipes import Recipe
+from convarium.training.recipes import Recipe
 
 
 def parameter_groups(net: nn.Module, recipe: Recipe) -> list[dict[str, object]]:

@@ -1,0 +1,218 @@
+"""From a folder of pictures to a classifier: what a user gets, and what he is told."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from filelock import FileLock
+from PIL import Image
+
+import convarium
+from convarium.errors import ArgumentError, CheckpointError, DataError, RunError, UnknownName
+from tests.pictures import squares
+
+QUICK = {"model": "resnet20", "arguments": {"depth": 8}, "size": 16, "epochs": 2, "batch": 16, "precision": "fp32"}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished")
+    data = squares(folder / "data", ("тёмные", "light ones", "mid"), each=30)
+    (data / "mid" / "broken.png").write_bytes((data / "mid" / "000.png").read_bytes()[:300])
+    (data / "mid" / "empty.jpg").touch()
+    return data, convarium.train(data, out=folder / "run", **{**QUICK, "epochs": 6})
+
+
+def test_a_run_leaves_what_it_promises(finished):
+    _, run = finished
+    names = {path.name for path in run.folder.iterdir()}
+    expected = {"config.toml", "metrics.jsonl", "split.csv", "damaged.txt", "state", "model.safetensors", "report.html"}
+    assert expected <= names
+    assert [json.loads(line)["epoch"] for line in (run.folder / "metrics.jsonl").read_text().splitlines()] == [
+        1, 2, 3, 4, 5, 6,
+    ]  # fmt: skip
+    assert run.metrics.top1.value > 0.9
+
+
+def test_damaged_pictures_are_listed_with_the_reason(finished):
+    _, run = finished
+    lines = (run.folder / "damaged.txt").read_text().splitlines()
+    assert [line.split("\t")[0] for line in lines] == ["mid/broken.png", "mid/empty.jpg"]
+    assert "cut short" in lines[0] and "empty file" in lines[1]
+
+
+def test_evaluation_and_prediction_agree_exactly_with_what_training_validated(finished, tmp_path):
+    _, run = finished
+    elsewhere = tmp_path / "elsewhere.safetensors"
+    shutil.copy(run.model, elsewhere)
+    judged = convarium.evaluate(elsewhere, run.folder / "split.csv", part="val")
+    assert judged.metrics == run.metrics
+    assert judged.top1.value == run.history[-1]["val_top1"]
+    assert judged.loss == pytest.approx(run.history[-1]["val_loss"], rel=1e-6)
+    paths = [picture.source for picture in judged.scored.pictures.pictures]
+    said = convarium.load(elsewhere).predict(paths, top=3)
+    rows = np.array([[dict((g.index, g.probability) for g in p)[i] for i in range(3)] for p in said])
+    assert np.array_equal(rows, judged.scored.probabilities)
+
+
+def test_a_prediction_names_classes_in_falling_probability(finished):
+    data, run = finished
+    (said,) = run.classifier.predict(data / "light ones" / "003.png")
+    assert said[0].name == "light ones"
+    assert [g.probability for g in said] == sorted((g.probability for g in said), reverse=True)
+    assert sum(g.probability for g in said) == pytest.approx(1)
+    name, probability, index = said[0]
+    assert run.classifier.classes[index] == name == "light ones"
+
+
+def test_pictures_in_memory_and_on_disk_are_predicted_alike(finished):
+    data, run = finished
+    path = data / "mid" / "004.png"
+    picture = Image.open(path)
+    said = run.classifier.predict([path, str(path), picture, np.asarray(picture)])
+    assert len({p.guesses for p in said}) == 1
+    assert [p.path for p in said] == [str(path), str(path), "", ""]
+
+
+def test_a_picture_that_cannot_be_read_keeps_its_place(finished, tmp_path):
+    data, run = finished
+    good, missing = data / "mid" / "000.png", tmp_path / "none.png"
+    said = run.classifier.predict([good, missing, data / "mid" / "broken.png", good])
+    assert [p.error is None for p in said] == [True, False, False, True]
+    assert said[0].guesses == said[3].guesses and not said[1].guesses
+
+
+def test_the_same_seed_gives_the_same_file_and_another_another(finished, tmp_path):
+    data, _ = finished
+    runs = [convarium.train(data, out=tmp_path / str(i), seed=seed, **QUICK) for i, seed in enumerate((0, 0, 1))]
+    contents = [run.model.read_bytes() for run in runs]
+    assert contents[0] == contents[1] != contents[2]
+
+
+def test_changed_pictures_are_noticed_when_resuming(finished, tmp_path):
+    data = shutil.copytree(finished[0], tmp_path / "data")
+    run = convarium.train(data, out=tmp_path / "run", **QUICK)
+    for picture in (data / "mid").glob("0*.png"):
+        shutil.copy(data / "light ones" / "000.png", picture)
+    with pytest.raises(DataError, match="the training pictures have changed"):
+        convarium.resume(run.folder)
+
+
+def test_classes_are_matched_by_name_across_parts(finished, tmp_path):
+    _, run = finished
+    # "mid" is absent and a stranger sorts first, so that any matching by position would be wrong.
+    squares(tmp_path / "other", ("aaa", "тёмные", "light ones"), each=3)
+    shutil.rmtree(tmp_path / "other" / "тёмные")
+    squares(tmp_path / "dark", ("тёмные", "x", "y"), each=3)
+    shutil.copytree(tmp_path / "dark" / "тёмные", tmp_path / "other" / "тёмные")
+    judged = convarium.evaluate(run.model, tmp_path / "other")
+    assert [score.count for score in judged.classes] == [3, 0, 3]
+    assert any("aaa" in note for note in judged.notes)
+
+
+def test_a_run_folder_is_used_once(finished):
+    data, run = finished
+    with pytest.raises(RunError, match="holds a run already; go on with `convarium resume"):
+        convarium.train(data, out=run.folder, **QUICK)
+
+
+def test_two_runs_do_not_share_a_folder(finished, tmp_path):
+    data, _ = finished
+    with FileLock(tmp_path / ".lock"), pytest.raises(RunError, match="another process is training"):
+        convarium.train(data, out=tmp_path, **QUICK)
+
+
+def test_a_failed_start_can_be_repeated_in_the_same_folder(tmp_path):
+    data = squares(tmp_path / "data", each=5)
+    for picture in (data / "dark").iterdir():
+        picture.write_bytes(b"")
+    with pytest.raises(DataError, match="no picture to train on is left of 'dark'"):
+        convarium.train(data, out=tmp_path / "run", **QUICK)
+    shutil.rmtree(data)
+    squares(data, each=5)
+    assert convarium.train(data, out=tmp_path / "run", **{**QUICK, "epochs": 1}).model.exists()
+
+
+def test_one_picture_a_class_is_refused_with_what_to_do(tmp_path):
+    with pytest.raises(DataError, match="every class has a single picture"):
+        convarium.train(squares(tmp_path / "data", each=1), out=tmp_path / "run", **QUICK)
+
+
+def test_resuming_nothing_says_so(tmp_path):
+    with pytest.raises(RunError, match="no run at"):
+        convarium.resume(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "words"),
+    [
+        ({"model": "resnet2"}, UnknownName, "did you mean"),
+        ({"recipe": "scrach"}, UnknownName, "did you mean scratch"),
+        ({"augment": "lots"}, UnknownName, "light"),
+        ({"fit": "stretch"}, ArgumentError, "squash"),
+        ({"channels": 4}, ArgumentError, "1 \\(grey\\) or 3 \\(colour\\)"),
+        ({"seed": -1}, ArgumentError, "seed = -1"),
+        ({"workers": -1}, ArgumentError, "workers = -1"),
+        ({"precision": "fp8"}, ArgumentError, "bf16"),
+        ({"epoch": 3}, UnknownName, "did you mean epochs"),
+        ({"fraction": 1.5}, ArgumentError, "fraction"),
+        ({"arguments": {"dept": 8}}, ArgumentError, "takes no argument 'dept'"),
+    ],
+)
+def test_a_wrong_argument_is_refused_before_anything_is_written(finished, tmp_path, changes, error, words):
+    data, _ = finished
+    with pytest.raises(error, match=words):
+        convarium.train(data, out=tmp_path / "run", **{**QUICK, **changes})
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_a_classifier_made_by_hand_is_saved_and_loaded(tmp_path):
+    net = convarium.create("lenet5")
+    clf = convarium.Classifier(net, [str(i) for i in range(10)], convarium.Preprocessing(28, "L"), {"licence": "none"})
+    clf.save(tmp_path / "m.safetensors")
+    again = convarium.load(tmp_path / "m.safetensors")
+    assert again.classes == clf.classes and again.preprocessing == clf.preprocessing
+    assert again.about["licence"] == "none"
+    noise = np.random.default_rng(0).integers(0, 256, (28, 28), np.uint8)
+    assert again.predict([noise])[0].guesses == clf.predict([noise])[0].guesses
+
+
+def test_class_names_must_be_as_many_as_the_network_has():
+    with pytest.raises(ArgumentError, match="2 class names for a network of 10 classes"):
+        convarium.Classifier(convarium.create("lenet5"), ["a", "b"], convarium.Preprocessing(28, "L"))
+
+
+def test_weights_without_a_description_say_what_to_do(shared):
+    with pytest.raises(CheckpointError, match="convarium.create"):
+        convarium.load(shared / "weights" / "cifar10_resnet20.safetensors")
+
+
+def test_a_cut_model_is_refused(finished, tmp_path):
+    _, run = finished
+    (tmp_path / "cut.safetensors").write_bytes(run.model.read_bytes()[:5000])
+    with pytest.raises(CheckpointError, match="not a whole .safetensors file"):
+        convarium.load(tmp_path / "cut.safetensors")
+
+
+def test_the_real_cifar_weights_reach_their_accuracy(shared, tmp_path):
+    import tarfile
+
+    with tarfile.open(shared / "cifar10" / "cifar10_small.tar.gz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    found = next(Path(tmp_path).glob("*/test"))
+    net = convarium.create("resnet20", weights=shared / "weights" / "cifar10_resnet20.safetensors")
+    names = sorted(folder.name for folder in found.iterdir())
+    look = convarium.Preprocessing(32, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+    judged = convarium.evaluate(convarium.Classifier(net, names, look), found)
+    assert (judged.top1.count, judged.top1.count - judged.top1.correct) == (2000, 174)  # 8.70 %, as stated there
+
+
+def test_public_names_are_there():
+    for name in convarium.__all__:
+        assert getattr(convarium, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'trian'"):
+        convarium.trian  # noqa: B018

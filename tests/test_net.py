@@ -1,0 +1,59 @@
+"""Net: end points, parts, and calls without memory."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from convarium.errors import UnknownName
+from convarium.models import create
+from convarium.net import EndPoint, meta_call
+
+
+def test_end_points_of_resnet18():
+    points = create("resnet18", classes=5).end_points
+    assert points == {
+        "stem": EndPoint(64, 4),
+        "stage0": EndPoint(64, 4),
+        "stage1": EndPoint(128, 8),
+        "stage2": EndPoint(256, 16),
+        "stage3": EndPoint(512, 32),
+        "pre_logits": EndPoint(512, None),
+        "logits": EndPoint(5, None),
+    }
+
+
+def test_strides_are_right_where_borders_are_cut():
+    # 28 -> 5 would suggest a stride of 6.
+    assert create("lenet5").end_points["stage1"].stride == 4
+
+
+def test_pre_logits_are_what_the_classifier_sees():
+    net = create("resnet20").eval()
+    points = net.features(torch.randn(2, 3, 32, 32))
+    assert torch.equal(net.head.fc(points["pre_logits"]), points["logits"])
+
+
+def test_a_part_is_found_by_its_path():
+    net = create("resnet20")
+    assert net.part("stages.2.blocks.1") is net.stages[2].blocks[1]
+
+
+def test_a_wrong_path_suggests_near_ones():
+    with pytest.raises(UnknownName, match="stages.2.blocks.1"):
+        create("resnet20").part("stages.2.block.1")
+
+
+def test_the_head_can_be_replaced():
+    net = create("resnet20")
+    net.head = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(64, 3))
+    assert net.features(torch.randn(1, 3, 32, 32))["logits"].shape == (1, 3)
+
+
+def test_a_meta_call_leaves_the_network_as_it_was():
+    net = create("resnet20")
+    net.stem.eval()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    assert meta_call(net, "forward", (7, 3, 32, 32)).shape == (7, 10)
+    assert net.training and not net.stem.training
+    assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())

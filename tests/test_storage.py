@@ -1,0 +1,46 @@
+"""Files are whole or absent."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import pytest
+
+from convarium import storage
+from convarium.errors import RunError
+
+
+def test_a_full_disk_leaves_the_old_file_and_no_temporary_one(tmp_path):
+    path = tmp_path / "file"
+    storage.write_text(path, "old")
+
+    def fails(temporary):
+        temporary.write_text("half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(RunError, match="the disk is full; free some space"):
+        storage.write(path, fails)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_error_of_another_kind_passes_through(tmp_path):
+    with pytest.raises(KeyError):
+        storage.write(tmp_path / "file", lambda temporary: {}["no"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_new_file_has_the_usual_permissions(tmp_path):
+    def private(temporary):
+        temporary.touch(0o600)
+
+    storage.write(tmp_path / "a", private)
+    (tmp_path / "b").touch()
+    assert os.stat(tmp_path / "a").st_mode == os.stat(tmp_path / "b").st_mode
+
+
+def test_a_folder_that_cannot_be_made_says_so(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match="a file stands where a folder is needed|cannot make the folder"):
+        storage.make_folder(tmp_path / "file" / "below")
