@@ -1,22 +1,20 @@
-"""Random changes of training pictures, drawn from torch's own generator and from nothing else."""
+"""Random changes of training pictures, each ruled by numbers that belong to the picture."""
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms import RandomResizedCrop, v2
 from torchvision.transforms.v2 import functional as F
 
+from convarium.data import batched
 from convarium.data.preprocessing import Preprocessing, from_fields
 from convarium.errors import ArgumentError
-
-_RATIO = (3 / 4, 4 / 3)
 
 
 @dataclass(frozen=True)
@@ -29,11 +27,13 @@ class Augment:
         flip: mirror left and right, every second time.
         area: cut a rectangle of this share of the picture (least, greatest) and of proportions from 3:4 to
             4:3, and resize it to the network's input (Szegedy et al. 2015). Where the decoded picture is
-            given, it stands in for the resize and crop of the preprocessing; it cuts into a prepared one.
+            given, it stands in for the resize and crop of the preprocessing, with its filter; it cuts into
+            a prepared one, always with bilinear interpolation.
         rotate: turn by up to this many degrees, both ways.
         shift: move by up to this share of the side, on both axes.
         scale: resize by a factor from 1 - scale to 1 + scale.
-        color: change brightness, contrast and saturation by a factor from 1 - color to 1 + color.
+        color: change brightness, contrast and saturation by a factor from 1 - color to 1 + color, in
+            this order.
         fill: value 0..255 of what comes in from outside; 0 is black.
     """
 
@@ -73,63 +73,83 @@ class Augment:
         """
         return from_fields(cls, fields)
 
-    def __call__(self, image: Image.Image | Tensor, preprocessing: Preprocessing) -> Tensor:
-        """One random version of a picture.
+    def __call__(
+        self, image: Image.Image | Tensor, preprocessing: Preprocessing, numbers: np.ndarray | None = None
+    ) -> Tensor:
+        """One random version of a picture; the same as in any batch.
 
         Args:
             image: the decoded picture, or the prepared one as uint8 (channels, size, size).
             preprocessing: gives size and filter.
+            numbers: a row of `batched.fractions`; None draws one from torch's generator.
 
         Returns:
             uint8 (channels, size, size); never the tensor that was given, unless nothing is changed.
         """
-        if self.area is not None:
-            picture = self._part(image, preprocessing, self.area)
-        else:
-            picture = image if isinstance(image, Tensor) else preprocessing.prepare(image)
-        # One draw serves all the plain decisions: calls to the generator cost more than the numbers.
-        down, right, mirror, turn, across, along, grow = torch.rand(7, dtype=torch.float64).tolist()
-        if self.crop:
-            size, room = picture.shape[-1], 2 * self.crop + 1
-            wide = torch.nn.functional.pad(picture, [self.crop] * 4, value=self.fill)
-            top, left = int(down * room), int(right * room)
-            picture = wide[:, top : top + size, left : left + size]
-        if self.flip and mirror < 0.5:
-            picture = picture.flip(-1)
-        if self.rotate or self.shift or self.scale:
-            reach = self.shift * picture.shape[-1]
-            # Outside is 0 for torchvision; its own `fill` darkens the seam with bilinear interpolation.
-            moved = F.affine(
-                picture.to(torch.float32) - self.fill,
-                angle=self.rotate * (2 * turn - 1),
-                translate=[reach * (2 * across - 1), reach * (2 * along - 1)],
-                scale=1 + self.scale * (2 * grow - 1),
-                shear=[0.0, 0.0],
-                interpolation=v2.InterpolationMode.BILINEAR,
-            )
-            picture = (moved + self.fill).round().clamp(0, 255).to(torch.uint8)
-        if self.color:
-            picture = _jitter(self.color)(picture)
-        return picture
+        if numbers is None:
+            numbers = torch.rand(batched.WORDS, dtype=torch.float64).numpy()
+        rows = numbers[None]
+        if isinstance(image, Tensor):
+            return self.prepared(image[None], rows)[0]
+        return self.after_area(self.decoded(image, preprocessing, numbers)[None], rows)[0]
 
-    def _part(
-        self, image: Image.Image | Tensor, preprocessing: Preprocessing, area: tuple[float, float]
-    ) -> Tensor:
-        """A random rectangle of the picture, resized to the network's input."""
-        place = RandomResizedCrop.get_params(image, list(area), list(_RATIO))
+    def decoded(self, image: Image.Image, preprocessing: Preprocessing, numbers: np.ndarray) -> Tensor:
+        """A decoded picture brought to size: the whole, or its random part where there is an `area`.
+
+        Args:
+            image: the decoded picture.
+            preprocessing: gives size and filter.
+            numbers: a row of `batched.fractions`.
+
+        Returns:
+            uint8 (channels, size, size).
+        """
+        if self.area is None:
+            return preprocessing.prepare(image)
+        row = dict(zip(batched.NAMES, numbers.tolist(), strict=False))
+        place = batched.rectangle(self.area, image.height, image.width, row)
         size = [preprocessing.size] * 2
-        part = F.resized_crop(image, *place, size, interpolation=_kernel(image, preprocessing))
-        return part if isinstance(part, Tensor) else F.pil_to_tensor(part)
+        part = F.resized_crop(image, *place, size, interpolation=preprocessing.interpolation())
+        return F.pil_to_tensor(part)
 
+    def prepared(self, pictures: Tensor, numbers: np.ndarray) -> Tensor:
+        """Random versions of prepared pictures.
 
-def _kernel(image: Image.Image | Tensor, preprocessing: Preprocessing) -> v2.InterpolationMode:
-    """The preprocessing's filter; torchvision has no Lanczos for tensors, bicubic is next to it."""
-    wanted = preprocessing.interpolation()
-    if isinstance(image, Tensor) and wanted is v2.InterpolationMode.LANCZOS:
-        return v2.InterpolationMode.BICUBIC
-    return wanted
+        Args:
+            pictures: uint8 (N, channels, size, size); not changed.
+            numbers: from `batched.fractions`, (N, 16).
 
+        Returns:
+            uint8 (N, channels, size, size).
+        """
+        if self.area is not None:
+            rows = (dict(zip(batched.NAMES, row, strict=False)) for row in numbers.tolist())
+            height, width = pictures.shape[-2:]
+            places = [batched.rectangle(self.area, height, width, row) for row in rows]
+            parts = [batched.cut(pictures[piece], places[piece]) for piece in batched.pieces(pictures)]
+            pictures = torch.cat(parts) if parts else pictures
+        return self.after_area(pictures, numbers)
 
-@cache
-def _jitter(amount: float) -> v2.ColorJitter:
-    return v2.ColorJitter(brightness=amount, contrast=amount, saturation=amount)
+    def after_area(self, pictures: Tensor, numbers: np.ndarray) -> Tensor:
+        """`prepared` without `area`, for pictures that were cut already."""
+        made = [self._changed(pictures[piece], numbers[piece]) for piece in batched.pieces(pictures)]
+        return made[0] if len(made) == 1 else torch.cat([pictures[:0], *made])
+
+    def _changed(self, pictures: Tensor, numbers: np.ndarray) -> Tensor:
+        drawn = batched.columns(numbers)
+        if self.crop:
+            down, right = ((drawn[k] * (2 * self.crop + 1)).astype(np.int64) for k in ("down", "right"))
+            pictures = batched.crop(pictures, down, right, self.crop, self.fill)
+        if self.flip:
+            pictures = batched.mirror(pictures, drawn["mirror"] < 0.5)
+        # Both ways alike: from -1 to 1.
+        drawn = batched.columns(2 * numbers - 1)
+        if self.rotate or self.shift or self.scale:
+            height, width = pictures.shape[-2:]
+            shifts = self.shift * width * drawn["across"], self.shift * height * drawn["along"]
+            angles, scales = self.rotate * drawn["turn"], 1 + self.scale * drawn["grow"]
+            pictures = batched.move(pictures, angles, shifts, scales, self.fill)
+        if self.color:
+            factors = (1 + self.color * drawn[k] for k in ("brightness", "contrast", "saturation"))
+            pictures = batched.colour(pictures, *factors)
+        return pictures

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from convarium.data.augment import Augment
+from convarium.data.batched import fractions
 from convarium.data.checking import Checked, check
 from convarium.data.folders import Picture, PictureSet
 from convarium.data.preprocessing import Preprocessing
@@ -97,7 +98,7 @@ class Loader:
         """Positions of the pictures in the order of this epoch: int64 (N,)."""
         if not self.shuffle:
             return torch.arange(len(self.pictures))
-        generator = torch.Generator().manual_seed(_number(self.seed, epoch, ""))
+        generator = torch.Generator().manual_seed(_number(self.seed, epoch))
         return self._sorted[torch.randperm(len(self.pictures), generator=generator)]
 
     def batches(self, epoch: int, start: int = 0) -> Generator[Batch]:
@@ -160,31 +161,34 @@ class _Source:
 
     def batch(self, index: Tensor, epoch: int) -> Tensor:
         """uint8 (N, C, size, size) of the pictures at these positions."""
-        if self.augment is None and self.prepared is not None:
-            return self.prepared[index]
-        size = self.preprocessing.size
-        out = torch.empty(len(index), self.preprocessing.channels, size, size, dtype=torch.uint8)
-        with _own_generator():
-            for place, position in enumerate(index.tolist()):
-                out[place] = self._one(position, epoch)
+        chosen = [self.pictures[position] for position in index.tolist()]
+        if self.augment is None:
+            return self._whole(chosen) if self.prepared is None else self.prepared[index]
+        numbers = fractions(self.seed, epoch, (picture.key for picture in chosen))
+        if self.prepared is not None:
+            return self.augment.prepared(self.prepared[index], numbers)
+        out = self._empty(len(chosen))
+        for place, picture in enumerate(chosen):
+            out[place] = self.augment.decoded(self._open(picture), self.preprocessing, numbers[place])
+        return self.augment.after_area(out, numbers)
+
+    def _whole(self, chosen: list[Picture]) -> Tensor:
+        out = self._empty(len(chosen))
+        for place, picture in enumerate(chosen):
+            out[place] = self.preprocessing.prepare(self._open(picture))
         return out
 
-    def _one(self, position: int, epoch: int) -> Tensor:
-        picture = self.pictures[position]
-        image: Tensor | Image.Image
-        if self.prepared is not None:
-            image = self.prepared[position]
-        else:
-            try:
-                image = self.preprocessing.open(picture.source)
-            except PictureError as error:
-                raise DataError(
-                    f"{picture.key} can no longer be read: {error}; put it back, or start anew without it"
-                ) from error
-        if self.augment is None:
-            return image if isinstance(image, Tensor) else self.preprocessing.prepare(image)
-        torch.default_generator.manual_seed(_number(self.seed, epoch, picture.key))
-        return self.augment(image, self.preprocessing)
+    def _empty(self, number: int) -> Tensor:
+        size = self.preprocessing.size
+        return torch.empty(number, self.preprocessing.channels, size, size, dtype=torch.uint8)
+
+    def _open(self, picture: Picture) -> Image.Image:
+        try:
+            return self.preprocessing.open(picture.source)
+        except PictureError as error:
+            raise DataError(
+                f"{picture.key} can no longer be read: {error}; put it back, or start anew without it"
+            ) from error
 
 
 class _Work(Dataset[Tensor | str]):
@@ -203,27 +207,9 @@ class _Work(Dataset[Tensor | str]):
             return str(error)
 
 
-def _number(seed: int, epoch: int, key: str) -> int:
-    """A seed of 64 bits for one picture in one epoch."""
-    text = f"{seed}\0{epoch}\0{key}".encode("utf-8", "backslashreplace")
-    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
-
-
-@contextmanager
-def _own_generator() -> Iterator[None]:
-    """Give torch's CPU generator back as it was, and compute on one thread meanwhile.
-
-    Sums over a whole picture (contrast) are rounded differently on another number of threads.
-    """
-    state, threads = torch.default_generator.get_state(), torch.get_num_threads()
-    if threads != 1:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.default_generator.set_state(state)
-        if threads != 1:
-            torch.set_num_threads(threads)
+def _number(seed: int, epoch: int) -> int:
+    """A seed of 64 bits for the order of one epoch."""
+    return int.from_bytes(hashlib.blake2b(f"{seed}\0{epoch}\0".encode(), digest_size=8).digest(), "little")
 
 
 @contextmanager
