@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import platform
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
+from torchvision.transforms.v2.functional import to_pil_image
 
 from convarium.classifier import Classifier
 from convarium.costs.shapes import shapes
-from convarium.data.folders import Data, PictureSet
+from convarium.data.folders import Data
 from convarium.data.loader import Checked
 from convarium.data.preprocessing import Preprocessing
 from convarium.draw.tree import tree
+from convarium.errors import PictureError
 from convarium.judge.metrics import Metrics
 from convarium.judge.report import Mistake, ReportContent, duration
 from convarium.models import registry
@@ -35,7 +39,7 @@ def report(
     way: Precision,
     progress: Progress,
     metrics: Metrics,
-    held: PictureSet,
+    held: Checked,
     given: np.ndarray,
 ) -> ReportContent:
     """Everything that the report of a run shows.
@@ -71,23 +75,34 @@ def report(
     )
 
 
-def _mistakes(pictures: PictureSet, given: np.ndarray, preprocessing: Preprocessing) -> list[Mistake]:
+def _mistakes(held: Checked, given: np.ndarray, preprocessing: Preprocessing) -> list[Mistake]:
     """The pictures whose true class was given the least probability, among those answered wrongly."""
-    labels = [p.label or 0 for p in pictures.pictures]
+    pictures, classes = held.good.pictures, held.good.classes
+    labels = [picture.label or 0 for picture in pictures]
     said = (-given).argsort(axis=1, kind="stable")[:, 0]
     wrong = [i for i, label in enumerate(labels) if said[i] != label]
     wrong.sort(key=lambda i: (given[i, labels[i]], i))
     return [
         Mistake(
-            picture=preprocessing.open(pictures.pictures[i].source),
-            name=pictures.pictures[i].key,
-            truth=pictures.classes[labels[i]],
-            said=pictures.classes[said[i]],
+            picture=_picture(held, i, preprocessing),
+            name=pictures[i].key,
+            truth=classes[labels[i]],
+            said=classes[said[i]],
             probability=float(given[i, said[i]]),
             truth_probability=float(given[i, labels[i]]),
         )
         for i in wrong[:WORST]
     ]
+
+
+def _picture(held: Checked, index: int, preprocessing: Preprocessing) -> Image.Image:
+    """A picture as it is on the disk; where that is gone by now, as the network saw it, or blank."""
+    try:
+        return preprocessing.open(held.good.pictures[index].source)
+    except PictureError:
+        if held.prepared is None:
+            return Image.new("L", (8, 8), 128)
+        return to_pil_image(held.prepared[index])
 
 
 def _summary(
@@ -125,4 +140,13 @@ def _warnings(config: dict[str, Any], sets: dict[str, Checked]) -> list[str]:
         notes.append(
             "The epoch was chosen on the pictures that it is judged on, so the accuracy is somewhat too high."
         )
+    trained = {
+        str(picture.source) for picture in sets["train"].good.pictures if isinstance(picture.source, Path)
+    }
+    for part, checked in sets.items():
+        shared = sum(str(picture.source) in trained for picture in checked.good.pictures)
+        if part != "train" and shared:
+            notes.append(
+                f"{shared:,} of the {part} pictures are training pictures too: the accuracy is too high."
+            )
     return notes

@@ -109,6 +109,24 @@ def train(
         Interrupted: stopped by a signal; `resume` goes on.
     """
     row = registry.variant(model)
+    for name, option in {
+        "classes": None,
+        "in_channels": "--channels",
+        "size": "--size",
+        "weights": None,
+    }.items():
+        if name in (arguments or {}):
+            way = (
+                f"say it with {option}"
+                if option
+                else "the data decides it"
+                if name == "classes"
+                else "not here"
+            )
+            raise ArgumentError(f"{name} is no argument to set on the network: {way}")
+    if not str(data):
+        raise DataError("no data: the path is empty")
+    _check_path(Path(out or "."))
     chosen = recipes.recipe(recipe, **changes)
     if augment != "auto" and augment not in sitting.AUGMENTS:
         raise unknown_name("augmentation", augment, ["auto", *sitting.AUGMENTS])
@@ -119,7 +137,8 @@ def train(
     if not isinstance(seed, int) or not 0 <= seed < 2**63:
         raise ArgumentError(f"seed = {seed!r}; it must be a whole number from 0 to 2**63 - 1")
     found = _read(Path(data), None if val is None else Path(val), fraction, seed)
-    channels = channels or (row.in_channels if row.in_channels in (1, 3) else 3)
+    if channels is None:
+        channels = row.in_channels if row.in_channels in (1, 3) else 3
     if channels not in (1, 3):
         raise ArgumentError(f"channels = {channels}; it must be 1 (grey) or 3 (colour)")
     with torch.device("meta"):  # a first look, so that a wrong size is told before any picture is read
@@ -131,7 +150,7 @@ def train(
         "data": str(Path(data).absolute()),
         "val": None if val is None else str(Path(val).absolute()),
         "classes": list(found.classes),
-        "fraction": fraction,
+        "fraction": float(fraction),
         "seed": seed,
         "fit": fit,
         "augment": augment
@@ -170,6 +189,8 @@ def resume(run: str | Path, quiet: bool = True) -> Run:
     """
     folder = RunFolder(Path(run))
     config = folder.config()
+    if folder.finished:
+        return _finished(sitting.already(folder))
     with folder.held():
         val = config.get("val")
         found = _read(Path(config["data"]), Path(val) if val else None, config["fraction"], config["seed"])
@@ -203,6 +224,14 @@ def _read(data: Path, val: Path | None, fraction: float, seed: int) -> Data:
         found.notes += lonely(parts["train"])
         parts = dict(zip(("train", "val"), stratified(parts["train"], fraction, seed), strict=True))
     return Data(found.root, found.classes, parts, found.notes)
+
+
+def _check_path(path: Path) -> None:
+    """Refuse a folder whose name files of weights cannot be opened by."""
+    try:
+        str(path.absolute()).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ArgumentError(f"the path {str(path)!r} is not valid UTF-8; choose another --out") from error
 
 
 def _plain(path: Path) -> str:

@@ -32,6 +32,7 @@ FORMAT = 1
 KEY = "convarium"  # of the entry in the file's metadata
 
 Source = str | Path | Image.Image | np.ndarray
+WANTED = "give paths, PIL pictures or uint8 arrays, one or several"
 
 
 class Guess(NamedTuple):
@@ -147,6 +148,8 @@ class Classifier:
         waiting: list[tuple[str, str | None]] = []
         ready: list[Tensor] = []
         with ThreadPoolExecutor() as pool:
+            if not isinstance(pictures, Iterable) or isinstance(pictures, bytes):
+                raise ArgumentError(f"pictures = {pictures!r}; {WANTED}")
             for chunk in _chunks(pictures):
                 for path, tensor, error in pool.map(self._prepare, chunk):
                     waiting.append((path, error))
@@ -158,6 +161,8 @@ class Classifier:
         yield from self._answer(waiting, ready, top)
 
     def _prepare(self, source: Source) -> tuple[str, Tensor | None, str | None]:
+        if not isinstance(source, Source):
+            raise ArgumentError(f"a picture given as {type(source).__name__}; {WANTED}")
         path = str(source) if isinstance(source, str | Path) else ""
         try:
             opened = decode(
@@ -287,6 +292,8 @@ def load(path: str | Path, device: torch.device | str | None = None) -> Classifi
         if version != FORMAT:
             raise CheckpointError(f"{path} has format {version}; this version reads format {FORMAT}")
         architecture, classes = content.pop("architecture"), content.pop("classes")
+        if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+            raise TypeError("its classes are no list of names")
         preprocessing = Preprocessing.from_dict(content.pop("preprocessing"))
         net = registry.build_empty(architecture)
     except (ValueError, KeyError, TypeError, AttributeError) as error:

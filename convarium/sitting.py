@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +23,7 @@ from convarium.data.folders import Data, fingerprint
 from convarium.data.loader import Checked, Loader, check
 from convarium.data.preprocessing import Preprocessing
 from convarium.data.splits import write_split
-from convarium.errors import DataError, Interrupted, RunError
+from convarium.errors import ArgumentError, DataError, Interrupted, RunError
 from convarium.judge.metrics import Metrics, measure
 from convarium.judge.report import render
 from convarium.judge.scoring import BATCH, probabilities
@@ -55,7 +57,7 @@ class Sitting:
         sets: the pictures that can be read, by part.
         damaged: key and reason of each other.
         times: seconds by phase.
-        sha256: fingerprint of the training pictures.
+        sha256: fingerprint of each part's pictures.
     """
 
     folder: RunFolder
@@ -67,7 +69,7 @@ class Sitting:
     sets: dict[str, Checked] = field(default_factory=dict)
     damaged: list[tuple[str, str]] = field(default_factory=list)
     times: dict[str, float] = field(default_factory=dict)
-    sha256: str = ""
+    sha256: dict[str, str] = field(default_factory=dict)
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -117,12 +119,32 @@ def sit(folder: RunFolder, config: dict[str, Any], found: Data, watch: Watch, re
             _check(now, stop)
             now.times["checking pictures"] = time.perf_counter() - started
             preprocessing = _preprocessing(now, now.sets["train"].mean, now.sets["train"].std)
-            parts, way = _train(now, preprocessing, stop)
+            with _threads(now):
+                parts, way = _train(now, preprocessing, stop)
+                now.times["training"] = parts.progress.seconds
+                metrics = _finish(now, parts, way, preprocessing)
         except Interrupted as error:
-            raise Interrupted(f"{error}; go on with: convarium resume {folder.folder}", error.signal) from None
-        now.times["training"] = parts.progress.seconds
-        metrics = _finish(now, parts, way, preprocessing)
+            raise Interrupted(f"{error}; {_how_to_go_on(folder)}", error.signal) from None
+        except (DataError, RunError) as error:
+            if not folder.state.exists() or resume:
+                raise
+            raise type(error)(f"{error}; when that is mended, {_how_to_go_on(folder)}") from error
     return End(folder, metrics, parts.progress)
+
+
+def already(folder: RunFolder) -> End:
+    """The end of a run that is finished, as its files tell it; nothing is computed or written."""
+    try:
+        metrics = Metrics.from_dict(json.loads(folder.evaluation.read_text("utf-8")))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(
+            f"{folder.evaluation} cannot be read ({error}); remove it to have it made anew"
+        ) from error
+    return End(folder, metrics, checkpoint.progress(folder.state))
+
+
+def _how_to_go_on(folder: RunFolder) -> str:
+    return f"go on with: convarium resume {shlex.quote(str(folder.folder))}"
 
 
 def _check(now: Sitting, stop: signals.Stop) -> None:
@@ -136,7 +158,12 @@ def _check(now: Sitting, stop: signals.Stop) -> None:
 
             now.sets[part] = checked = check(pictures, _preprocessing(now), progress=progress)
         now.damaged += checked.damaged
+        if now.damaged and not now.found.root.exists():
+            raise DataError(
+                f"{now.found.root} vanished while its pictures were checked; put it back and start again"
+            )
         if not len(checked.good):
+            now.folder.list_damaged(now.damaged)
             raise DataError(
                 f"not one picture of the {part} part can be read; the first: {': '.join(checked.damaged[0])}"
             )
@@ -148,7 +175,7 @@ def _check(now: Sitting, stop: signals.Stop) -> None:
             f"no picture to train on is left of {', '.join(map(repr, empty[:5]))}: all are damaged "
             f"(see {now.folder.damaged_file}); mend them or remove the class's folder"
         )
-    now.sha256 = fingerprint(train)
+    now.sha256 = {part: fingerprint(checked.good) for part, checked in now.sets.items()}
     if not now.resume and all(isinstance(p.source, Path) for p in train.pictures):
         write_split(now.folder.split_file, {part: checked.good for part, checked in now.sets.items()})
     for note in now.found.notes:
@@ -214,7 +241,7 @@ def _train(
         stop=stop,
         watcher=watch,
     )
-    with watch.bar("training"), _threads(now):
+    with watch.bar("training"), _telling_of_one_picture(batch):
         return loop.fit(task, loader, recipe, setting, now.resume), way
 
 
@@ -226,7 +253,11 @@ def _finish(now: Sitting, parts: checkpoint.Parts, way: Precision, preprocessing
         "augment": now.config["augment"],
         "seed": now.config["seed"],
         "precision": "bf16" if way.bf16 else "fp32",
-        "data": {"name": now.found.root.name, "pictures": len(now.sets["train"].good), "sha256": now.sha256},
+        "data": {
+            "name": os.fsencode(now.found.root.name).decode("utf-8", "replace"),
+            "pictures": {part: len(checked.good) for part, checked in now.sets.items()},
+            "sha256": now.sha256,
+        },
         "version": __version__,
         "torch": torch.__version__,
     }
@@ -251,9 +282,10 @@ def _finish(now: Sitting, parts: checkpoint.Parts, way: Precision, preprocessing
         way=way,
         progress=parts.progress,
         metrics=metrics,
-        held=held.good,
+        held=held,
         given=scored.probabilities,
     )
+    storage.write_text(now.folder.evaluation, json.dumps(judged))
     storage.write_text(now.folder.report, render(content))
     now.watch.note(f"top-1 {metrics.top1}; report: {now.folder.report}")
     return metrics
@@ -274,22 +306,57 @@ def _workers(asked: int | None, checked: Checked) -> int:
 
 
 def _way(now: Sitting, task: Classify, batch: int) -> Precision:
-    """How steps are computed: chosen when a run begins, and kept when it goes on."""
+    """How steps are computed: chosen when a run begins, and kept, with all that must not change, when it goes on."""
     kept = now.folder.state.with_name("settings.json")
+    fixed = {name: now.config[name] for name in ("architecture", "recipe", "fit", "augment", "seed")}
+    # A test part is looked at once, at the end: it decides nothing.
+    data = {part: sha256 for part, sha256 in now.sha256.items() if part != "test"}
     if now.resume and kept.exists():
-        before = json.loads(kept.read_text("utf-8"))
-        if before["data"] != now.sha256:
+        try:
+            before = json.loads(kept.read_text("utf-8"))
+            way = Precision(*before["precision"])
+            changed = [part for part in data if before["data"].get(part) != data[part]]
+            edited = [
+                name for name in fixed if before["config"].get(name) != json.loads(json.dumps(fixed[name]))
+            ]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise RunError(
+                f"{kept} cannot be read ({error}); the run cannot go on bit for bit; start a new one"
+            ) from error
+        if changed:
+            words = " and ".join({"train": "training", "val": "validation"}[part] for part in changed)
             raise DataError(
-                f"the training pictures have changed since {now.folder.folder} began, so it cannot go on as if "
+                f"the {words} pictures have changed since {now.folder.folder} began, so it cannot go on as if "
                 "uninterrupted; put them back, or start a new run"
             )
-        return Precision(*before["precision"])
+        if edited:
+            raise RunError(
+                f"{now.folder.config_file} was edited since the run began ({', '.join(edited)}); put it back, "
+                "or start a new run with these settings"
+            )
+        torch_then = checkpoint.settings(now.folder.state)["torch"]
+        if torch_then != torch.__version__:
+            now.watch.note(f"note: begun with torch {torch_then}, now {torch.__version__}: bits may differ")
+        return way
     size = now.arguments["size"]
     shape = (batch, now.arguments["in_channels"], size, size)
     way = choose(now.config["precision"], task, shape, now.arguments["classes"], now.device)
-    content = {"precision": [way.bf16, way.channels_last, way.reason], "data": now.sha256}
+    content = {"precision": [way.bf16, way.channels_last, way.reason], "data": data, "config": fixed}
     storage.write_text(kept, json.dumps(content))
     return way
+
+
+@contextmanager
+def _telling_of_one_picture(batch: int) -> Iterator[None]:
+    """Batch norm cannot work on a single value, and torch's message does not say what to do."""
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise ArgumentError(
+            f"batch = {batch}; this network needs at least 2 pictures a step at this size"
+        ) from error
 
 
 @contextmanager

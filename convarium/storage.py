@@ -75,6 +75,7 @@ def _disk_reason(error: BaseException) -> str | None:
         errno.EPERM: "no permission to write there",
         errno.ENOENT: "the folder is gone",
         errno.ENOTDIR: "a file stands where a folder is needed",
+        errno.EEXIST: "a file stands where a folder is needed",
         errno.EIO: "the disk reported an input/output error",
     }
     if isinstance(error, OSError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,17 @@ from filelock import FileLock
 from PIL import Image
 
 import convarium
-from convarium.errors import ArgumentError, CheckpointError, DataError, RunError, UnknownName
+from convarium.errors import ArgumentError, CheckpointError, DataError, Interrupted, RunError, UnknownName
 from tests.pictures import squares
 
-QUICK = {"model": "resnet20", "arguments": {"depth": 8}, "size": 16, "epochs": 2, "batch": 16, "precision": "fp32"}
+QUICK = {
+    "model": "resnet20",
+    "arguments": {"depth": 8},
+    "size": 16,
+    "epochs": 2,
+    "batch": 16,
+    "precision": "fp32",
+}
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +38,15 @@ def finished(tmp_path_factory):
 def test_a_run_leaves_what_it_promises(finished):
     _, run = finished
     names = {path.name for path in run.folder.iterdir()}
-    expected = {"config.toml", "metrics.jsonl", "split.csv", "damaged.txt", "state", "model.safetensors", "report.html"}
+    expected = {
+        "config.toml",
+        "metrics.jsonl",
+        "split.csv",
+        "damaged.txt",
+        "state",
+        "model.safetensors",
+        "report.html",
+    }
     assert expected <= names
     assert [json.loads(line)["epoch"] for line in (run.folder / "metrics.jsonl").read_text().splitlines()] == [
         1, 2, 3, 4, 5, 6,
@@ -55,7 +71,7 @@ def test_evaluation_and_prediction_agree_exactly_with_what_training_validated(fi
     assert judged.loss == pytest.approx(run.history[-1]["val_loss"], rel=1e-6)
     paths = [picture.source for picture in judged.scored.pictures.pictures]
     said = convarium.load(elsewhere).predict(paths, top=3)
-    rows = np.array([[dict((g.index, g.probability) for g in p)[i] for i in range(3)] for p in said])
+    rows = np.array([[{g.index: g.probability for g in p}[i] for i in range(3)] for p in said])
     assert np.array_equal(rows, judged.scored.probabilities)
 
 
@@ -88,18 +104,66 @@ def test_a_picture_that_cannot_be_read_keeps_its_place(finished, tmp_path):
 
 def test_the_same_seed_gives_the_same_file_and_another_another(finished, tmp_path):
     data, _ = finished
-    runs = [convarium.train(data, out=tmp_path / str(i), seed=seed, **QUICK) for i, seed in enumerate((0, 0, 1))]
+    runs = [
+        convarium.train(data, out=tmp_path / str(i), seed=seed, **QUICK) for i, seed in enumerate((0, 0, 1))
+    ]
     contents = [run.model.read_bytes() for run in runs]
     assert contents[0] == contents[1] != contents[2]
 
 
-def test_changed_pictures_are_noticed_when_resuming(finished, tmp_path):
+def stopped(data, out, monkeypatch, **changes):
+    """A run that is interrupted after its first epoch."""
+    from convarium.training import loop
+
+    real = loop._remember
+
+    def once(parts, record, recipe):
+        real(parts, record, recipe)
+        signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patch, pytest.raises(Interrupted, match="go on with: convarium resume"):
+        patch.setattr(loop, "_remember", once)
+        convarium.train(data, out=out, **{**QUICK, **changes})
+    return out
+
+
+@pytest.mark.parametrize(
+    ("part", "words"), [("train", "the training pictures"), ("val", "the validation pictures")]
+)
+def test_changed_pictures_are_noticed_when_resuming(tmp_path, monkeypatch, part, words):
+    for name in ("train", "val"):
+        squares(tmp_path / "data" / name, each=20, seed=len(name))
+    out = stopped(tmp_path / "data", tmp_path / "run", monkeypatch)
+    shutil.copy(tmp_path / "data" / part / "light" / "000.png", tmp_path / "data" / part / "dark" / "000.png")
+    with pytest.raises(DataError, match=f"{words} have changed"):
+        convarium.resume(out)
+
+
+def test_an_edited_configuration_is_noticed_when_resuming(finished, tmp_path, monkeypatch):
+    out = stopped(finished[0], tmp_path / "run", monkeypatch)
+    config = out / "config.toml"
+    config.write_text(config.read_text().replace("batch = 16", "batch = 8"))
+    with pytest.raises(RunError, match="config.toml was edited since the run began \\(recipe\\)"):
+        convarium.resume(out)
+    config.write_text("data = 5")
+    with pytest.raises(RunError, match="lacks a usable 'data'"):
+        convarium.resume(out)
+
+
+def test_a_finished_run_is_not_judged_anew(finished, tmp_path):
     data = shutil.copytree(finished[0], tmp_path / "data")
     run = convarium.train(data, out=tmp_path / "run", **QUICK)
-    for picture in (data / "mid").glob("0*.png"):
-        shutil.copy(data / "light ones" / "000.png", picture)
-    with pytest.raises(DataError, match="the training pictures have changed"):
-        convarium.resume(run.folder)
+    before = run.model.read_bytes(), run.report.read_bytes()
+    shutil.rmtree(data)
+    again = convarium.resume(run.folder)
+    assert again == run
+    assert (run.model.read_bytes(), run.report.read_bytes()) == before
+
+
+def test_validating_on_the_training_pictures_is_said(tmp_path):
+    data = squares(tmp_path / "data", each=6)
+    run = convarium.train(data, val=data, out=tmp_path / "run", **QUICK)
+    assert "12 of the val pictures are training pictures too" in run.report.read_text()
 
 
 def test_classes_are_matched_by_name_across_parts(finished, tmp_path):
@@ -161,6 +225,11 @@ def test_resuming_nothing_says_so(tmp_path):
         ({"epoch": 3}, UnknownName, "did you mean epochs"),
         ({"fraction": 1.5}, ArgumentError, "fraction"),
         ({"arguments": {"dept": 8}}, ArgumentError, "takes no argument 'dept'"),
+        ({"arguments": {"depth": "abc"}}, ArgumentError, "cannot be built with"),
+        ({"arguments": {"classes": 7}}, ArgumentError, "the data decides it"),
+        ({"epochs": 2.5}, ArgumentError, "epochs = 2.5; it must be a whole number"),
+        ({"channels": 0}, ArgumentError, "channels = 0"),
+        ({"batch": 1, "size": 4}, ArgumentError, "at least 2 pictures a step"),
     ],
 )
 def test_a_wrong_argument_is_refused_before_anything_is_written(finished, tmp_path, changes, error, words):
@@ -172,7 +241,9 @@ def test_a_wrong_argument_is_refused_before_anything_is_written(finished, tmp_pa
 
 def test_a_classifier_made_by_hand_is_saved_and_loaded(tmp_path):
     net = convarium.create("lenet5")
-    clf = convarium.Classifier(net, [str(i) for i in range(10)], convarium.Preprocessing(28, "L"), {"licence": "none"})
+    clf = convarium.Classifier(
+        net, [str(i) for i in range(10)], convarium.Preprocessing(28, "L"), {"licence": "none"}
+    )
     clf.save(tmp_path / "m.safetensors")
     again = convarium.load(tmp_path / "m.safetensors")
     assert again.classes == clf.classes and again.preprocessing == clf.preprocessing
@@ -208,7 +279,16 @@ def test_the_real_cifar_weights_reach_their_accuracy(shared, tmp_path):
     names = sorted(folder.name for folder in found.iterdir())
     look = convarium.Preprocessing(32, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
     judged = convarium.evaluate(convarium.Classifier(net, names, look), found)
-    assert (judged.top1.count, judged.top1.count - judged.top1.correct) == (2000, 174)  # 8.70 %, as stated there
+    assert (judged.top1.count, judged.top1.count - judged.top1.correct) == (
+        2000,
+        174,
+    )  # 8.70 %, as stated there
+
+
+@pytest.mark.parametrize("wrong", [None, 5, b"abc", [None]])
+def test_predicting_what_is_no_picture_says_what_to_give(finished, wrong):
+    with pytest.raises(ArgumentError, match="give paths, PIL pictures or uint8 arrays"):
+        finished[1].classifier.predict(wrong)
 
 
 def test_public_names_are_there():

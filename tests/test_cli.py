@@ -179,6 +179,20 @@ def test_the_users_mistake_is_said_in_words_with_status_2(convarium, tmp_path, a
     assert "Traceback" not in done.stderr and done.stdout == ""
 
 
+def test_standard_input_that_is_neither_a_picture_nor_names_is_told(convarium, demo):
+    out, _ = demo
+    picture = next((out / "digits" / "val" / "7").glob("*.png")).read_bytes()
+    for content, words in ((b"", "nothing came"), (picture[:60], "neither a picture")):
+        done = convarium("predict", out, "-", stdin=content)
+        assert done.returncode == 2 and words in done.stderr and done.stdout == ""
+
+
+def test_a_demo_does_not_write_into_a_run(convarium, demo):
+    out, _ = demo
+    done = convarium("demo", "--out", out)
+    assert done.returncode == 2 and "holds a run already" in done.stderr
+
+
 def test_a_hostile_folder_trains_or_says_what_to_do(convarium, tmp_path):
     data = squares(tmp_path / "my данные", ("кошки и коты", "dogs"), each=12)
     cats = data / "кошки и коты"
@@ -196,6 +210,7 @@ def test_a_hostile_folder_trains_or_says_what_to_do(convarium, tmp_path):
     frames = [Image.fromarray(noise), Image.fromarray(255 - noise)]
     frames[0].save(cats / "moving.gif", save_all=True, append_images=frames[1:])
     (cats / "broken link.png").symlink_to(tmp_path / "gone.png")
+    (data / "itself").symlink_to(data / "itself")
     (cats / "фото 1.png").write_bytes(whole)
     other = squares(tmp_path / "val", ("dogs", "кошки и коты", "only in validation"), each=4)
     done = convarium(

@@ -6,15 +6,21 @@ Results go to standard output, progress and messages to standard error. Exit sta
 
 from __future__ import annotations
 
+import errno
 import os
+import signal
 import sys
 import traceback
+from contextlib import suppress
 
 import typer
 
 from convarium.cli import demo, evaluate, predict, show, train
 from convarium.cli import list as list_verb
 from convarium.errors import ConvariumError, Interrupted
+
+READERS = ("list", "show", "evaluate", "predict", "weights", "doctor")
+"""Verbs that only read: they end quietly when nobody reads their output any more, as Unix tools do."""
 
 app = typer.Typer(
     name="convarium",
@@ -48,8 +54,11 @@ def _global(
 def main() -> None:
     """Run the command line; never shows a traceback for the user's own mistake."""
     for stream in (sys.stdout, sys.stderr):
-        # A name that the terminal cannot show must not end a run.
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+        if stream is not None:  # as when the caller closed it
+            # A name that the terminal cannot show must not end a run.
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    if hasattr(signal, "SIGPIPE") and sys.argv[1:2] and sys.argv[1] in READERS:
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:
         app()
     except Interrupted as error:
@@ -58,13 +67,14 @@ def main() -> None:
     except KeyboardInterrupt:
         _say("stopped")
         raise SystemExit(130) from None
-    except BrokenPipeError:
-        # Whoever read the output has seen enough; Python must not complain when it flushes.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(0) from None
     except ConvariumError as error:
         _say(f"error: {error}")
         raise SystemExit(2) from None
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EIO, errno.EPIPE) or error.filename:
+            raise
+        _say(f"error: the output cannot be written: {error.strerror}")
+        os._exit(2)  # what is still buffered cannot be written either, and Python would complain
     except Exception:
         traceback.print_exc()
         _say("error: this is a fault of Convarium, not yours; please report it with the lines above")
@@ -72,4 +82,5 @@ def main() -> None:
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    with suppress(OSError, ValueError, AttributeError):
+        print(text, file=sys.stderr, flush=True)

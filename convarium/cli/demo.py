@@ -18,10 +18,11 @@ def run(
     from convarium import api, classifier
     from convarium.cli.train import tell
     from convarium.data.builtin import write_digits
-    from convarium.training.run import new_folder
+    from convarium.training.run import RunFolder, new_folder
 
     started = time.perf_counter()
     folder = out or new_folder(Path("runs"), "demo")
+    RunFolder(folder).must_be_new()
     digits = write_digits(folder / "digits", seed)
     print(f"1797 handwritten digits of 8 x 8 pixels lie in {digits}", file=sys.stderr)
     finished = api.train(digits, "lenet5", folder, seed=seed, precision="fp32", quiet=False, epochs=12)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -31,15 +31,16 @@ def run(
 
     if as_json and as_csv:
         raise ArgumentError("--json and --csv were both given; choose one")
+    sources = _sources(pictures)
     clf = load(model)
     failed = False
     table = csv.writer(sys.stdout) if as_csv else None
     if table:
         table.writerow(("path", "rank", "class", "index", "probability", "error"))
-    for prediction in clf.stream(_sources(pictures), top):
+    for prediction in clf.stream(sources, top):
         failed |= prediction.error is not None
         if as_json:
-            print(json.dumps(prediction.to_dict(), ensure_ascii=False), flush=True)
+            print(json.dumps(prediction.to_dict()), flush=True)
         elif table:
             if prediction.error is not None:
                 table.writerow((prediction.path, "", "", "", "", prediction.error))
@@ -56,32 +57,35 @@ def run(
         raise typer.Exit(UNREADABLE)
 
 
-def _sources(asked: list[str]) -> Iterator[Source]:
-    """Paths in the order asked; standard input in its place."""
+def _sources(asked: list[str]) -> list[Source]:
+    """Everything asked for, in its order, before any of it is answered; standard input in its place."""
     from convarium.data.folders import list_pictures
 
+    found: list[Source] = []
     for item in asked:
-        if item == "-":
-            yield from _standard_input()
-        else:
-            yield from list_pictures([item])
+        found.extend(_standard_input() if item == "-" else list_pictures([item]))
+    return found
 
 
-def _standard_input() -> Iterator[Source]:
+def _standard_input() -> list[Source]:
+    """The picture, or the pictures that are named there, one a line or ended by NUL."""
     import os
 
     from convarium.data.decode import decode
-    from convarium.data.folders import list_pictures
-    from convarium.errors import PictureError
+    from convarium.errors import DataError, PictureError
 
     content = sys.stdin.buffer.read()
+    if not content.strip():
+        raise DataError(
+            "nothing came on standard input; it must be one picture, or names of pictures, one a line"
+        )
     try:
-        yield decode(content)
-        return
-    except PictureError:
-        pass  # not a picture: names
-    separator = b"\0" if b"\0" in content else b"\n"
-    for line in content.split(separator):
-        name = os.fsdecode(line.strip(b"\r\n"))
-        if name:
-            yield from list_pictures([name])
+        return [decode(content)]
+    except PictureError as error:
+        separator = b"\0" if content.rstrip(b"\n").endswith(b"\0") else b"\n"
+        names = [line.strip(b"\r\n") for line in content.split(separator)]
+        if any(byte < 0x20 for name in names for byte in name):
+            raise DataError(
+                f"what came on standard input is neither a picture ({error}) nor names of pictures"
+            ) from error
+        return [Path(os.fsdecode(name)) for name in names if name]

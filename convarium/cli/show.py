@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import typer
 
 
 def run(
-    name: str = typer.Argument(help="Name of a network, or the file of a trained one."),
+    name: str = typer.Argument(help="Name of a network, or the file or run of a trained one."),
     depth: int = typer.Option(None, help="Levels of the tree to open; all by default.", min=0),
     size: int = typer.Option(None, help="Side of the input in pixels.", min=1),
     channels: int = typer.Option(None, help="Channels of the input.", min=1),
@@ -25,7 +26,7 @@ def run(
     from convarium.draw.tree import tree
     from convarium.models import create, variant
 
-    if name.endswith(".safetensors"):
+    if name.endswith(".safetensors") or Path(name, "model.safetensors").is_file():
         from convarium.classifier import load
 
         clf = load(name)

@@ -115,7 +115,7 @@ class _Scan:
             label = class_name(folder_name, os.fspath(folder))
             found.extend((label, key, Path(self.root, key)) for key in below)
         for entry in os.scandir(folder):
-            if hidden(entry.name) and entry.is_dir():
+            if hidden(entry.name) and _is_dir(entry):
                 self.leave("hidden", f"{name}/{entry.name}" if name else entry.name)
         pictures = [file for file in files if _is_picture(file) and not hidden(file)]
         if name and pictures:
@@ -139,13 +139,13 @@ class _Scan:
             for entry in _scandir(f"{self.root}/{folder}"):
                 key = f"{folder}/{entry.name}"
                 if hidden(entry.name):
-                    if entry.is_dir():
+                    if _is_dir(entry):
                         self.leave("hidden", key)
                     elif _is_picture(entry.name):
                         self.leave("hidden picture", key)
-                elif entry.is_dir():
+                elif _is_dir(entry):
                     waiting.append(key)
-                elif not entry.is_file():
+                elif not _is_file(entry):
                     self.leave("link" if entry.is_symlink() else "odd", key)
                 elif _is_picture(entry.name):
                     yield key
@@ -219,11 +219,25 @@ def _scandir(folder: str | Path) -> list[os.DirEntry[str]]:
         ) from error
 
 
+def _is_dir(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:
+        return False
+
+
 def _entries(folder: Path) -> tuple[list[str], list[str]]:
     """Names of the visible folders and of all other entries, sorted."""
     entries = _scandir(folder)
-    folders = sorted(entry.name for entry in entries if entry.is_dir() and not hidden(entry.name))
-    return folders, sorted(entry.name for entry in entries if not entry.is_dir())
+    folders = sorted(entry.name for entry in entries if _is_dir(entry) and not hidden(entry.name))
+    return folders, sorted(entry.name for entry in entries if not _is_dir(entry))
 
 
 def _below(top: Path) -> list[Path]:

@@ -29,6 +29,10 @@ from convarium.training.signals import Stop
 from convarium.training.task import Task
 
 
+class Diverged(UserError):
+    """The loss is not a number any more."""
+
+
 class Batches(Protocol):
     """What the loop needs of a loader."""
 
@@ -144,6 +148,12 @@ def _epoch(parts: Parts, loader: Batches, recipe: Recipe, setting: Setting) -> N
                 _save(parts, setting, last=setting.stop.signal is not None)
                 saved = time.perf_counter()
                 setting.stop.check(f"the state after step {progress.step} is kept")
+    except UserError as error:
+        if not isinstance(error, Diverged):  # as when a picture has vanished: the steps until now are good
+            totals.write()
+            progress.epoch_seconds = time.perf_counter() - began
+            _save(parts, setting, last=False)
+        raise
     finally:
         batches.close()  # type: ignore[attr-defined]
     totals.write()
@@ -214,9 +224,9 @@ class _Totals:
         self.progress.loss = self.loss.item()
         self.progress.correct = int(self.correct.item())
         if not math.isfinite(self.progress.loss):
-            raise UserError(
-                f"the loss is not a number any more after step {self.progress.step}: training diverged; "
-                "start again with a lower --lr (a tenth, say), or with --clip 1; the state before is kept"
+            raise Diverged(
+                f"the loss is not a number any more after step {self.progress.step}: training diverged; start again, "
+                "in another --out, with a lower --lr (a tenth, say) or with --clip 1; the state before is kept"
             )
 
 
@@ -262,6 +272,7 @@ def _mixed(seed: int, step: int) -> int:
 def _deterministic(device: torch.device) -> Iterator[None]:
     """Only algorithms that give the same bits each time; the generators and the setting are put back after."""
     algorithms = torch.are_deterministic_algorithms_enabled()
+    only_warn = torch.is_deterministic_algorithms_warn_only_enabled()
     benchmark = torch.backends.cudnn.benchmark
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         # Warnings only on an accelerator: some backward passes there have no deterministic form.
@@ -270,5 +281,5 @@ def _deterministic(device: torch.device) -> Iterator[None]:
         try:
             yield
         finally:
-            torch.use_deterministic_algorithms(algorithms)
+            torch.use_deterministic_algorithms(algorithms, warn_only=only_warn)
             torch.backends.cudnn.benchmark = benchmark

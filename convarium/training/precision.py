@@ -14,6 +14,9 @@ from convarium.training.task import Task
 
 ALLOWED = ("auto", "fp32", "bf16")
 
+SHORT = 0.03
+"""Seconds of a step below which float32 stays."""
+
 
 @dataclass(frozen=True)
 class Precision:
@@ -62,12 +65,14 @@ def choose(
         return Precision(False, False, "asked for")
     if asked == "bf16":
         return Precision(True, True, "asked for")
-    small = (min(shape[0], 8), *shape[1:])
-    exact = _seconds(task, small, classes, device, Precision(False, False, ""))
-    scaled = exact * shape[0] / small[0]
-    if scaled < 0.03:
-        return Precision(False, False, "a step takes under 30 ms in float32")
-    quick = _seconds(task, small, classes, device, Precision(True, True, ""))
+    part = (min(shape[0], 8), *shape[1:])
+    exact = _seconds(task, part, classes, device, Precision(False, False, ""))
+    if exact < SHORT and part != shape:  # much of so short a step does not grow with the batch
+        part = shape
+        exact = _seconds(task, part, classes, device, Precision(False, False, ""))
+    if exact < SHORT:
+        return Precision(False, False, f"a step takes under {1000 * SHORT:.0f} ms in float32")
+    quick = _seconds(task, part, classes, device, Precision(True, True, ""))
     ratio = exact / quick
     measured = f"bfloat16 with channels last runs {ratio:.1f} times as fast as float32 here"
     return Precision(ratio >= 1.2, ratio >= 1.2, measured)

@@ -49,6 +49,12 @@ class Recipe:
     patience: int = 0
 
     def __post_init__(self) -> None:
+        for setting in fields(self):
+            value, kind = getattr(self, setting.name), type(setting.default)
+            fits = isinstance(value, int | float) if kind is float else isinstance(value, kind)
+            if not fits or (isinstance(value, bool) and kind is not bool):
+                words = {float: "a number", int: "a whole number", bool: "true or false", str: "a word"}[kind]
+                raise ArgumentError(f"{setting.name} = {value!r}; it must be {words}")
         for name, allowed in {
             "optimizer": ("sgd", "adamw"),
             "schedule": ("cosine", "plateau", "constant"),

@@ -6,16 +6,19 @@ split.csv           which picture was used for what (where pictures are files)
 damaged.txt         pictures left out, with the reason
 state/              what a killed run goes on from
 model.safetensors   the classifier, once training is finished
+evaluation.json     how it fared on the held-out pictures
 report.html         the report
 """
 
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import shutil
 import tomllib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,21 @@ from filelock import FileLock, Timeout
 
 from convarium import storage
 from convarium.errors import RunError
+from convarium.training import checkpoint
+
+WANTED: dict[str, type | tuple[type, ...]] = {
+    **{
+        "data": str,
+        "classes": list,
+        "fraction": float,
+        "seed": int,
+        "fit": str,
+        "augment": str,
+        "precision": str,
+    },
+    **{"minutes": (int, float), "architecture": dict, "recipe": dict},
+}
+"""What config.toml must say."""
 
 
 class RunFolder:
@@ -41,6 +59,7 @@ class RunFolder:
         self.damaged_file = folder / "damaged.txt"
         self.state = folder / "state" / "last.safetensors"
         self.model = folder / "model.safetensors"
+        self.evaluation = folder / "evaluation.json"
         self.report = folder / "report.html"
 
     @contextmanager
@@ -63,9 +82,18 @@ class RunFolder:
                 f"cannot write in {self.folder}: {error.strerror}; choose another --out"
             ) from error
         try:
+            self._sweep()
             yield
         finally:
             lock.release()
+
+    def _sweep(self) -> None:
+        """Remove what a process that was killed while it wrote has left; nobody else writes here now."""
+        for folder in (self.folder, self.state.parent):
+            for left in folder.glob(".*.tmp"):
+                if re.fullmatch(r"\..+\.\d+\.tmp", left.name):
+                    with suppress(OSError):
+                        left.unlink()
 
     def start(self, config: dict[str, Any], needed: int) -> None:
         """Begin a new run here.
@@ -77,11 +105,7 @@ class RunFolder:
         Raises:
             RunError: there is a run already, or the disk is too full.
         """
-        if self.state.exists() or self.model.exists():
-            raise RunError(
-                f"{self.folder} holds a run already; go on with `convarium resume {self.folder}`, "
-                "or choose another --out"
-            )
+        self.must_be_new()
         free = shutil.disk_usage(self.folder).free
         if free < needed:
             raise RunError(
@@ -91,6 +115,18 @@ class RunFolder:
         storage.make_folder(self.state.parent)
         storage.write_text(self.config_file, tomli_w.dumps(_without_none(config)))
 
+    def must_be_new(self) -> None:
+        """Refuse a folder in which something was trained already.
+
+        Raises:
+            RunError: there is a run.
+        """
+        if self.state.exists() or self.model.exists():
+            raise RunError(
+                f"{self.folder} holds a run already; go on with `convarium resume {shlex.quote(str(self.folder))}`, "
+                "or choose another --out"
+            )
+
     def config(self) -> dict[str, Any]:
         """What config.toml says.
 
@@ -98,11 +134,23 @@ class RunFolder:
             RunError: there is no run here, or the file is damaged.
         """
         try:
-            return tomllib.loads(self.config_file.read_text("utf-8"))
+            config = tomllib.loads(self.config_file.read_bytes().decode("utf-8", "surrogateescape"))
         except FileNotFoundError as error:
             raise RunError(f"no run at {self.folder}: it has no config.toml") from error
         except (OSError, ValueError) as error:
             raise RunError(f"{self.config_file} cannot be read ({error})") from error
+        for name, kind in WANTED.items():
+            if not isinstance(config.get(name), kind):
+                raise RunError(
+                    f"{self.config_file} lacks a usable {name!r}; put it back as it was, or start a new run"
+                )
+        return config
+
+    @property
+    def finished(self) -> bool:
+        """Whether training is done and everything is written."""
+        written = all(path.exists() for path in (self.model, self.evaluation, self.report))
+        return written and self.state.exists() and checkpoint.progress(self.state).finished
 
     def record(self, history: list[dict[str, Any]]) -> None:
         """Write metrics.jsonl anew, so that it never disagrees with the state.
@@ -115,7 +163,8 @@ class RunFolder:
     def list_damaged(self, damaged: list[tuple[str, str]]) -> None:
         """Write damaged.txt, a file and its reason a line; without damaged files there is none."""
         if damaged:
-            storage.write_text(self.damaged_file, "".join(f"{key}\t{reason}\n" for key, reason in damaged))
+            lines = (f"{_one_line(key)}\t{_one_line(reason)}\n" for key, reason in damaged)
+            storage.write_text(self.damaged_file, "".join(lines))
 
 
 def new_folder(parent: Path, name: str) -> Path:
@@ -140,6 +189,11 @@ def new_folder(parent: Path, name: str) -> Path:
             raise RunError(f"cannot make {folder}: {error.strerror}; choose a place with --out") from error
         else:
             return folder
+
+
+def _one_line(text: str) -> str:
+    """Line ends and tabs, which file names may hold, written out."""
+    return text.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t")
 
 
 def _without_none(value: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from rich.console import Console
@@ -62,7 +62,8 @@ class Watch:
             return
         self._shown = time.perf_counter()
         what = f"epoch {progress.epoch + 1}/{self.epochs}  loss {float(loss):.3f}"
-        self._bar.update(self._task, completed=progress.batch, total=steps_per_epoch, description=what)
+        with suppress(OSError, ValueError):
+            self._bar.update(self._task, completed=progress.batch, total=steps_per_epoch, description=what)
 
     def epoch(self, record: dict[str, Any]) -> None:
         """One epoch is done."""
@@ -78,10 +79,11 @@ class Watch:
         self.note("  |  ".join(parts))
 
     def note(self, text: str) -> None:
-        """One plain line."""
+        """One plain line; where nobody can read it (a closed terminal, a full disk), training goes on without."""
         if self.console.quiet:
             return
-        if self._bar is not None:
-            self.console.print(text, markup=False, soft_wrap=True)
-        else:
-            print(text, file=sys.stderr, flush=True)
+        with suppress(OSError, ValueError):
+            if self._bar is not None:
+                self.console.print(text, markup=False, soft_wrap=True)
+            else:
+                print(text, file=sys.stderr, flush=True)
