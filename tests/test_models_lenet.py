@@ -34,7 +34,9 @@ def test_planes_of_each_layer_are_those_of_the_paper():
     x = torch.zeros(1, 1, 32, 32)
     shapes = {}
     for path in ("stages.0.blocks.0.conv", "stages.0", "stages.1.blocks.0.conv", "stages.1", "head.conv"):
-        net.part(path).register_forward_hook(lambda m, i, o, path=path: shapes.update({path: tuple(o.shape[1:])}))
+        net.part(path).register_forward_hook(
+            lambda m, i, o, path=path: shapes.update({path: tuple(o.shape[1:])})
+        )
     net(x)
     assert list(shapes.values()) == [(6, 28, 28), (6, 14, 14), (16, 10, 10), (16, 5, 5), (120, 1, 1)]
 
@@ -66,7 +68,9 @@ def test_bitmaps_are_distinct_and_of_seven_by_twelve():
 
 def test_the_scaled_tanh_maps_one_to_one():
     act = create("lenet5_1998").part("head.act1")
-    torch.testing.assert_close(act(torch.tensor([1.0, -1.0])), torch.tensor([1.0, -1.0]), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        act(torch.tensor([1.0, -1.0])), torch.tensor([1.0, -1.0]), rtol=1e-4, atol=1e-4
+    )
 
 
 def test_a_picture_that_is_too_small_is_refused_with_the_least_size():

@@ -57,3 +57,29 @@ def test_a_meta_call_leaves_the_network_as_it_was():
     assert meta_call(net, "forward", (7, 3, 32, 32)).shape == (7, 10)
     assert net.training and not net.stem.training
     assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
+
+
+def test_channels_of_tokens_are_their_last_axis():
+    with torch.device("meta"):
+        points = create("vit_tiny_16", classes=5).end_points
+    assert points == {
+        "stem": EndPoint(192, None),
+        "stage0": EndPoint(192, None),
+        "pre_logits": EndPoint(192, None),
+        "logits": EndPoint(5, None),
+    }
+
+
+@pytest.mark.parametrize("name", ["alexnet_2012", "convnextv2_atto", "mobilenet_v3_small", "clip_rn50"])
+def test_a_meta_call_sees_the_shapes_that_running_gives(name):
+    net = create(name, size=96 if name != "alexnet_2012" else 67).eval()
+    x = torch.zeros(2, 3, net.size, net.size)
+    with torch.no_grad():
+        expected = {point: t.shape for point, t in net.features(x).items()}
+    assert {point: t.shape for point, t in meta_call(net, "features", x.shape).items()} == expected
+
+
+@pytest.mark.parametrize("norm", [torch.nn.BatchNorm2d(5), torch.nn.LayerNorm(5)], ids=["batch", "layer"])
+def test_a_meta_call_refuses_a_norm_of_another_width(norm):
+    with pytest.raises((RuntimeError, ValueError)):
+        meta_call(norm, "forward", (2, 4, 8, 8))

@@ -29,11 +29,6 @@ CLOSED = {
 # The rooms that may use the package's public names; the version is free to all.
 FRONT = {"cli", "web"}
 
-# The files of `models` that are no family. Of these only __init__ names families.
-NO_FAMILY = {"__init__", "registry", "weights", "adapt", "tokenizer"} | {
-    *("parts", "residual", "mobile_parts", "token_parts", "clip_parts")
-}
-
 VAGUE = {"utils", "util", "helpers", "helper", "common", "misc"}
 LONGEST = 400
 
@@ -77,13 +72,12 @@ def fault(importer: list[str], imported: list[str]) -> str | None:
 
 
 def family_fault(importer: list[str], imported: list[str]) -> str | None:
-    """Within `models`: nothing but __init__ imports a family."""
+    """Within `models`: nothing but __init__ imports a family, that is a file which registers networks."""
     family = imported[2] if len(imported) > 2 else "__init__"
-    if (
-        importer[2] in ("__init__", family)
-        or family in NO_FAMILY
-        or not (PACKAGE / "models" / f"{family}.py").exists()
-    ):
+    file = PACKAGE / "models" / f"{family}.py"
+    if importer[2] in ("__init__", family) or not file.exists():
+        return None
+    if not any(line.startswith("register(") for line in file.read_text(encoding="utf-8").splitlines()):
         return None
     return f"models/{importer[2]}.py must not know the family {family}"
 

@@ -6,6 +6,7 @@ import fnmatch
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from torch import nn
 
 from convarium.errors import ArgumentError, unknown_name
+from convarium.models import adapt
 from convarium.models import weights as weight_files
 from convarium.net import Net
 
@@ -33,6 +35,7 @@ class Variant:
         parameters: exact count with the default classes and channels.
         size: side of the input, in pixels.
         arguments: what this row passes to `build`.
+        least: side of the smallest picture that it is tested with, in pixels, where that is below `size`.
         in_channels: channels of the input.
         classes: classes of the published network.
         macs: multiply-accumulates in units (convolutions and linears, no bias, no norm), where published.
@@ -51,6 +54,7 @@ class Variant:
     parameters: int
     size: int
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    least: int = 64
     in_channels: int = 3
     classes: int = 1000
     macs: float | None = None
@@ -122,10 +126,11 @@ def create(
 
     Args:
         name: one of `names()`.
-        classes: number of class scores; the published number where None.
+        classes: number of class scores; the published number where None; 0 for features without a classifier.
         in_channels: channels of the picture; the published number where None.
         size: side of the input in pixels, for networks whose head depends on it.
-        weights: a file of weights (.safetensors, .pth) of this project or of a publisher whose names are known.
+        weights: a file of weights (.safetensors, .pth) of this project or of a publisher whose names are known;
+            what it lacks for the classes and channels asked for is made by the rules of `adapt`.
         arguments: the family's own, as `shortcut="B"` for the CIFAR residual nets.
 
     Returns:
@@ -145,19 +150,27 @@ def create(
                 + ", ".join(["classes", "in_channels", "size", "weights", *allowed])
             )
     chosen = {
-        "classes": _positive("classes", classes, row.classes),
-        "in_channels": _positive("in_channels", in_channels, row.in_channels),
-        "size": _positive("size", size, row.size),
+        "classes": _whole("classes", classes, row.classes, least=0),
+        "in_channels": _whole("in_channels", in_channels, row.in_channels),
+        "size": _whole("size", size, row.size),
     }
     device = torch.get_default_device()
-    with torch.device("meta"):  # so that no weight is drawn that is drawn again or loaded
-        net = row.build(**chosen, **{**row.arguments, **arguments})
+    net, taken = _build(row, {**row.arguments, **chosen, **arguments})
     net.architecture = {"name": name, "arguments": {**chosen, **arguments}}
     if weights is not None:
-        weight_files.load(net, Path(weights), row.rules)
+        made_to_fit = partial(
+            adapt.adapted,
+            net,
+            initialise=row.initialise,
+            taken=taken,
+            other_classes=chosen["classes"] not in (0, row.classes),
+            other_channels=chosen["in_channels"] != row.in_channels,
+        )
+        weight_files.load(net, Path(weights), row.rules, made_to_fit)
         return net.to(device)
-    net.to_empty(device=device)
-    initialise(net, row.initialise)
+    if device.type != "meta":
+        net.to_empty(device=device)
+        initialise(net, row.initialise)
     return net
 
 
@@ -171,10 +184,22 @@ def build_empty(architecture: Mapping[str, Any]) -> Net:
         The network on the meta device.
     """
     row = variant(architecture["name"])
-    with torch.device("meta"):
-        net = row.build(**{**row.arguments, **architecture["arguments"]})
+    net, _ = _build(row, {**row.arguments, **architecture["arguments"]})
     net.architecture = dict(architecture)
     return net
+
+
+def _build(row: Variant, arguments: dict[str, Any]) -> tuple[Net, list[str]]:
+    """The network on the meta device, so that no weight is drawn that is drawn again or loaded; what was taken off."""
+    features = arguments["classes"] == 0
+    try:
+        with torch.device("meta"):
+            net = row.build(**{**arguments, "classes": 1} if features else arguments)
+    except ArgumentError:
+        raise
+    except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
+        raise ArgumentError(f"{row.name} cannot be built with {arguments}: {error}") from error
+    return net, adapt.without_classifier(net) if features else []
 
 
 def initialise(net: nn.Module, rule: Initialise) -> None:
@@ -190,9 +215,9 @@ def initialise(net: nn.Module, rule: Initialise) -> None:
                 module.reset_parameters()
 
 
-def _positive(name: str, got: int | None, default: int) -> int:
+def _whole(name: str, got: int | None, default: int, least: int = 1) -> int:
     if got is None:
         return default
-    if isinstance(got, bool) or not isinstance(got, int) or got < 1:
-        raise ArgumentError(f"{name} = {got!r}; it must be a whole number of at least 1")
+    if isinstance(got, bool) or not isinstance(got, int) or got < least:
+        raise ArgumentError(f"{name} = {got!r}; it must be a whole number of at least {least}")
     return got

@@ -1,141 +1,174 @@
 """Residual networks: layers learn what to add to their input.
 
-He, Zhang, Ren, Sun, "Deep Residual Learning for Image Recognition", 2015. New in it: plain nets get *worse* when
-made deeper, on the training set too (figures 1 and 6), so it is not overfitting; with a shortcut around each pair of
-layers, depth helps up to 152 layers (table 3) and 110 on CIFAR (table 6).
+He, Zhang, Ren, Sun, "Deep Residual Learning for Image Recognition", 2015. New in it: plain nets get *worse*
+when made deeper, on the training set too (figures 1 and 6), so it is not overfitting; with a shortcut around
+each pair of layers, depth helps up to 152 layers (table 3) and 110 on CIFAR (table 6). Then, with the same
+frame:
 
-Two kinds. The ImageNet nets of table 1 equal torchvision's: "v1.5", which strides the 3x3 of a bottleneck; the
-paper's own v1 strides its first 1x1: the same keys and shapes, another function. The CIFAR nets of section 4.2 have
-6n + 2 layers of 16, 32, 64 channels, with the parameter-free shortcut (option A) or projections (option B).
+- Zagoruyko, Komodakis, "Wide Residual Networks", 2016: fewer and wider layers do as well, in less time. On
+  ImageNet the inner 3x3 of a bottleneck is twice as wide. (Their CIFAR nets are pre-activated: see
+  preact.py.)
+- Xie, Girshick, Dollar, Tu, He, "Aggregated Residual Transformations for Deep Neural Networks", 2016
+  (ResNeXt): at equal cost, many narrow paths beat a single wide one. Figure 3 draws one block in three equal
+  forms: (a) a sum of paths, (b) paths concatenated early, (c) a grouped convolution. All three are here; (c)
+  is fast and the default.
+- He, Zhang, Zhang, Zhang, Xie, Li, "Bag of Tricks for Image Classification", 2018 (ResNet-D): no convolution
+  throws pixels away. Three 3x3 for the 7x7, the stride in the 3x3, a mean over 2x2 before the projection of a
+  shortcut.
 
-Differs from the paper: batch norm of shortcuts as in torchvision; weights drawn by He's rule with fan-out.
-Weights that fit: torchvision's (BSD-3-Clause), CIFAR weights in akamaster's names (BSD-2-Clause).
+Two kinds. The ImageNet nets of table 1 equal torchvision's: "v1.5", which strides the 3x3 of a bottleneck;
+the paper's own v1 strides its first 1x1: the same keys and shapes, another function. The CIFAR nets of
+section 4.2 have 6n + 2 layers of 16, 32, 64 channels, with the parameter-free shortcut (option A) or
+projections (option B).
+
+Differs from the papers: batch norm of shortcuts as in torchvision; weights drawn by He's rule with fan-out.
+Weights that fit: torchvision's (BSD-3-Clause), timm's (Apache-2.0), CIFAR weights in akamaster's names
+(BSD-2-Clause).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from convarium.errors import ArgumentError
-from convarium.joins import Chain, Sum
-from convarium.layers import PadShortcut
+from convarium.joins import Chain, Concat, Sum
 from convarium.models.registry import Variant, register
-from convarium.models.weights import Rules
-from convarium.net import Head, Net, Stage
+from convarium.models.residual import (
+    BasicBlock,
+    Bottleneck,
+    PlainBlock,
+    blocks_of,
+    conv,
+    head,
+    initialise,
+    inner_width,
+    last_norm,
+    rules,
+    stages,
+    stem,
+)
+from convarium.net import Net
 
 PAPER = "He et al., Deep Residual Learning for Image Recognition, 2015"
+WIDE = "Zagoruyko and Komodakis, Wide Residual Networks, 2016"
+NEXT = "Xie et al., Aggregated Residual Transformations for Deep Neural Networks, 2016"
+TRICKS = "He et al., Bag of Tricks for Image Classification with Convolutional Neural Networks, 2018"
+
+WIDTHS = (64, 128, 256, 512)
+FORMS = ("a", "b", "c")
 
 
-def conv(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
-    """A convolution without bias that keeps the size at stride 1."""
-    return nn.Conv2d(
-        in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2, groups=groups, bias=False
+def path(in_channels: int, width: int, stride: int, **last: nn.Module) -> Chain:
+    """1x1, BN, ReLU, 3x3 /stride, BN, ReLU: one of a ResNeXt block's narrow paths."""
+    return Chain(
+        conv1=conv(in_channels, width, 1),
+        norm1=nn.BatchNorm2d(width),
+        act1=nn.ReLU(inplace=True),
+        conv2=conv(width, width, 3, stride),
+        norm2=nn.BatchNorm2d(width),
+        act2=nn.ReLU(inplace=True),
+        **last,
     )
 
 
-class BasicBlock(Sum):
-    """3x3 /stride, BN, ReLU, 3x3, BN; + shortcut; ReLU."""
+class PathBottleneck(Sum):
+    """b: concat of paths, 1x1 to 4 x width; a: sum of [path, 1x1 to 4 x width]; then BN; + shortcut; ReLU.
 
-    expansion = 1
+    Both are equal to `Bottleneck` in groups (ResNeXt's figure 3; the norm stands after the sum of the paths).
 
-    def __init__(self, in_channels: int, width: int, stride: int, shortcut: nn.Module | None) -> None:
-        super().__init__(
-            body=Chain(
-                conv1=conv(in_channels, width, 3, stride),
-                norm1=nn.BatchNorm2d(width),
-                act1=nn.ReLU(inplace=True),
-                conv2=conv(width, width, 3),
-                norm2=nn.BatchNorm2d(width),
-            ),
-            shortcut=shortcut,
-            act=nn.ReLU(inplace=True),
-        )
-
-
-class PlainBlock(Chain):
-    """3x3 /stride, BN, ReLU, 3x3, BN, ReLU: a basic block without its shortcut."""
-
-    expansion = 1
-
-    def __init__(self, in_channels: int, width: int, stride: int, shortcut: nn.Module | None) -> None:
-        super().__init__(
-            conv1=conv(in_channels, width, 3, stride),
-            norm1=nn.BatchNorm2d(width),
-            act1=nn.ReLU(inplace=True),
-            conv2=conv(width, width, 3),
-            norm2=nn.BatchNorm2d(width),
-            act2=nn.ReLU(inplace=True),
-        )
-
-
-class Bottleneck(Sum):
-    """1x1, BN, ReLU, 3x3 /stride, BN, ReLU, 1x1 to 4 x width, BN; + shortcut; ReLU. (v1 strides the first 1x1.)"""
+    Args:
+        in_channels: channels in.
+        width: a quarter of the channels out.
+        stride: step in pixels.
+        shortcut: the way around; the identity where None.
+        form: "a" or "b".
+        groups: number of paths.
+        base_width: channels of a path where `width` is 64; they grow with it.
+        zero_init: the last norm starts with weight 0.
+    """
 
     expansion = 4
 
     def __init__(
-        self, in_channels: int, width: int, stride: int, shortcut: nn.Module | None, v1: bool = False
+        self,
+        in_channels: int,
+        width: int,
+        stride: int,
+        shortcut: nn.Module | None,
+        *,
+        form: str,
+        groups: int,
+        base_width: int,
+        zero_init: bool = False,
     ) -> None:
+        narrow, out_channels = inner_width(width, 1, base_width), 4 * width
+        paths: nn.Module
+        if form == "b":
+            paths = Concat(**{f"path{i}": path(in_channels, narrow, stride) for i in range(groups)})
+        else:
+            # A sum of many is a sum of sums: the last path is the outermost body.
+            paths = path(in_channels, narrow, stride, conv3=conv(narrow, out_channels, 1))
+            for _ in range(1, groups):
+                paths = Sum(path(in_channels, narrow, stride, conv3=conv(narrow, out_channels, 1)), paths)
         super().__init__(
             body=Chain(
-                conv1=conv(in_channels, width, 1, stride if v1 else 1),
-                norm1=nn.BatchNorm2d(width),
-                act1=nn.ReLU(inplace=True),
-                conv2=conv(width, width, 3, 1 if v1 else stride),
-                norm2=nn.BatchNorm2d(width),
-                act2=nn.ReLU(inplace=True),
-                conv3=conv(width, 4 * width, 1),
-                norm3=nn.BatchNorm2d(4 * width),
+                paths=paths,
+                conv3=conv(narrow * groups, out_channels, 1) if form == "b" else None,
+                norm3=last_norm(out_channels, zero_init),
             ),
             shortcut=shortcut,
             act=nn.ReLU(inplace=True),
         )
 
 
-def shortcut(option: str, in_channels: int, out_channels: int, stride: int) -> nn.Module | None:
-    """The way around a block (section 3.3 of the paper).
+def in_form(state: Mapping[str, Tensor], form: str, groups: int) -> dict[str, Tensor]:
+    """The weights of a net or block in form c, cut up for one of its other forms (ResNeXt's figure 3).
 
     Args:
-        option: "A" identity with zeros for new channels, "B" projection where shapes differ, "C" projection always,
-            "none" for a plain net.
-        in_channels: channels in.
-        out_channels: channels out.
-        stride: step in pixels.
+        state: tensors by our names, of form c.
+        form: "a", "b" or "c".
+        groups: number of paths.
 
     Returns:
-        A module; None for the identity.
+        Tensors by our names, of the form.
+
+    Raises:
+        ArgumentError: no such form.
     """
-    same = stride == 1 and in_channels == out_channels
-    if option == "none" or (same and option != "C"):
-        return None
-    if option == "A":
-        return PadShortcut(in_channels, out_channels, stride)
-    return Chain(conv=conv(in_channels, out_channels, 1, stride), norm=nn.BatchNorm2d(out_channels))
+    _check_form(form)
+    cut: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        found = re.fullmatch(r"(|.*\.)body\.(conv1|norm1|conv2|norm2|conv3)\.(\w+)", name)
+        if form == "c" or not found or (form == "b" and found[2] == "conv3"):
+            cut[name] = tensor
+            continue
+        # The last 1x1 has the paths in its input channels, all others have them in their first dimension.
+        pieces = tensor.chunk(groups, dim=int(found[2] == "conv3")) if tensor.ndim else [tensor] * groups
+        for i, piece in enumerate(pieces):
+            cut[f"{found[1]}body.paths.{_path_name(i, form, groups)}.{found[2]}.{found[3]}"] = piece
+    return cut
 
 
-def stages(
-    block: type[BasicBlock | PlainBlock | Bottleneck],
-    in_channels: int,
-    depths: Sequence[int],
-    widths: Sequence[int],
-    option: str,
-    **block_arguments: bool,
-) -> list[Stage]:
-    """Stages of equal blocks; each but the first halves the resolution in its first block."""
-    if option not in ("A", "B", "C", "none"):
-        raise ArgumentError(f"shortcut = {option!r}; it must be 'A', 'B', 'C' or 'none'")
-    result = []
-    for index, (depth, width) in enumerate(zip(depths, widths, strict=True)):
-        blocks: list[nn.Module] = []
-        for position in range(depth):
-            stride = 2 if index > 0 and position == 0 else 1
-            around = shortcut(option, in_channels, width * block.expansion, stride)
-            blocks.append(block(in_channels, width, stride, around, **block_arguments))
-            in_channels = width * block.expansion
-        result.append(Stage(blocks))
-    return result
+def _path_name(index: int, form: str, groups: int) -> str:
+    if form == "b":
+        return f"path{index}"
+    return ".".join(["shortcut"] * (groups - 1 - index) + ["body"] * (index > 0))
+
+
+def _check_plain(shortcut: str, bottleneck: bool, zero_init: bool) -> None:
+    if shortcut == "none" and bottleneck:
+        raise ArgumentError("shortcut = 'none' is for nets of basic blocks; this one has bottlenecks")
+    if shortcut == "none" and zero_init:
+        raise ArgumentError("zero_init = True needs shortcuts; without them the net would give zeros")
+
+
+def _check_form(form: str) -> None:
+    if form not in FORMS:
+        raise ArgumentError(f"form = {form!r}; it must be 'a', 'b' or 'c'")
 
 
 def resnet(
@@ -147,74 +180,112 @@ def resnet(
     bottleneck: bool = False,
     shortcut: str = "B",
     v1: bool = False,
+    stem: str = "7x7",
+    groups: int = 1,
+    base_width: int = 64,
+    form: str = "c",
+    zero_init: bool = False,
 ) -> Net:
-    """7x7 /2, BN, ReLU, 3x3 max-pool /2; four stages of 64 to 512; average pool, linear (table 1)."""
-    stem = Chain(
-        conv=nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False),
-        norm=nn.BatchNorm2d(64),
-        act=nn.ReLU(inplace=True),
-        pool=nn.MaxPool2d(3, stride=2, padding=1),
-    )
-    widths = (64, 128, 256, 512)
+    """Stem of 64 at a quarter of the size; four stages of 64 to 512 (x 4); average pool, linear (table 1).
+
+    Args:
+        classes: number of class scores.
+        in_channels: channels of the picture.
+        size: side of the picture in pixels.
+        depths: blocks of each stage.
+        bottleneck: blocks of three layers, not of two.
+        shortcut: "A", "B", "C", "D", "3x3" or "none", as in `residual.shortcut`.
+        v1: a bottleneck strides its first 1x1 and not its 3x3.
+        stem: "7x7" or "3x3" (three of them).
+        groups: paths of a bottleneck (ResNeXt).
+        base_width: channels of a path in the first stage; 128 in one path for the wide nets.
+        form: how the paths are written: "a", "b" or "c".
+        zero_init: the last norm of each block starts with weight 0.
+
+    Returns:
+        The network.
+
+    Raises:
+        ArgumentError: options that do not go together.
+    """
+    _check_form(form)
+    _check_plain(shortcut, bottleneck, zero_init)
+    block: Any = PlainBlock if shortcut == "none" else BasicBlock
+    options: dict[str, Any] = {} if shortcut == "none" else {"zero_init": zero_init}
     if bottleneck:
-        body = stages(Bottleneck, 64, depths, widths, shortcut, v1=v1)
-    else:
-        body = stages(PlainBlock if shortcut == "none" else BasicBlock, 64, depths, widths, shortcut)
-    features = widths[-1] * (4 if bottleneck else 1)
-    return Net(stem, body, head(features, classes), in_channels=in_channels, classes=classes, size=size)
+        block = Bottleneck if form == "c" else PathBottleneck
+        options |= {"groups": groups, "base_width": base_width}
+        options |= {"v1": v1} if form == "c" else {"form": form}
+        if v1 and form != "c":
+            raise ArgumentError(f"v1 = True with form = {form!r}; only form 'c' can stride its first 1x1")
+    elif (groups, base_width, form, v1) != (1, 64, "c", False):
+        raise ArgumentError("groups, base_width, form and v1 are for bottlenecks; this net has basic blocks")
+    return Net(
+        _stem(in_channels, kind=stem),
+        stages(block, 64, depths, WIDTHS, shortcut, **options),
+        head(512 * block.expansion, classes),
+        in_channels=in_channels,
+        classes=classes,
+        size=size,
+    )
 
 
-def cifar_resnet(*, classes: int, in_channels: int, size: int, depth: int, shortcut: str = "A") -> Net:
-    """3x3, BN, ReLU; three stages of n blocks of 16, 32, 64; average pool, linear; 6n + 2 layers (section 4.2)."""
-    n, rest = divmod(depth - 2, 6)
-    if rest or n < 1:
-        raise ArgumentError(f"depth = {depth}; it must be 6n + 2: 8, 14, 20, ...")
-    stem = Chain(conv=conv(in_channels, 16, 3), norm=nn.BatchNorm2d(16), act=nn.ReLU(inplace=True))
-    block = PlainBlock if shortcut == "none" else BasicBlock
-    body = stages(block, 16, (n, n, n), (16, 32, 64), shortcut)
-    return Net(stem, body, head(64, classes), in_channels=in_channels, classes=classes, size=size)
+_stem = stem  # `resnet` has an argument of that name
 
 
-def head(features: int, classes: int) -> Head:
-    """Global average pool, linear."""
-    return Head(pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(), fc=nn.Linear(features, classes))
+def cifar_resnet(
+    *, classes: int, in_channels: int, size: int, depth: int, shortcut: str = "A", zero_init: bool = False
+) -> Net:
+    """3x3, BN, ReLU; three stages of n blocks of 16, 32, 64; average pool, linear (section 4.2)."""
+    n = blocks_of(depth, layers=2)
+    first = Chain(conv=conv(in_channels, 16, 3), norm=nn.BatchNorm2d(16), act=nn.ReLU(inplace=True))
+    _check_plain(shortcut, False, zero_init)
+    block, options = (PlainBlock, {}) if shortcut == "none" else (BasicBlock, {"zero_init": zero_init})
+    body = stages(block, 16, (n, n, n), (16, 32, 64), shortcut, **options)
+    return Net(first, body, head(64, classes), in_channels=in_channels, classes=classes, size=size)
 
 
-def initialise(path: str, module: nn.Module) -> bool:
-    """Convolutions: normal with variance 2 / fan-out (He et al., Delving Deep into Rectifiers, 2015)."""
-    if isinstance(module, nn.Conv2d):
-        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        return True
-    return False
+# Both publishers' names are the same, and so is what these nets compute.
+RULES = {"torchvision": rules(), "timm": rules()}
 
+D18, D34, D50, D101, D152 = (2, 2, 2, 2), (3, 4, 6, 3), (3, 4, 6, 3), (3, 4, 23, 3), (3, 8, 36, 3)
 
-def _block_rules(layer: str, first_stage: int) -> Rules:
-    def place(match) -> str:  # type: ignore[no-untyped-def]
-        return f"stages.{int(match[1]) - first_stage}.blocks.{match[2]}"
-
-    return [
-        (rf"{layer}(\d)\.(\d+)\.(conv\d)\.(\w+)", lambda m: f"{place(m)}.body.{m[3]}.{m[4]}"),
-        (rf"{layer}(\d)\.(\d+)\.bn(\d)\.(\w+)", lambda m: f"{place(m)}.body.norm{m[3]}.{m[4]}"),
-        (rf"{layer}(\d)\.(\d+)\.(?:downsample|shortcut)\.0\.(\w+)", lambda m: f"{place(m)}.shortcut.conv.{m[3]}"),
-        (rf"{layer}(\d)\.(\d+)\.(?:downsample|shortcut)\.1\.(\w+)", lambda m: f"{place(m)}.shortcut.norm.{m[3]}"),
-        (r"conv1\.(\w+)", r"stem.conv.\1"),
-        (r"bn1\.(\w+)", r"stem.norm.\1"),
-        (r"(?:fc|linear)\.(\w+)", r"head.fc.\1"),
-    ]
-
-
-TORCHVISION = _block_rules("layer", 1)
-
-# name: depths, bottleneck, parameters, GMACs and top-1 of torchvision's IMAGENET1K_V1
-IMAGENET = {
-    "resnet18": ((2, 2, 2, 2), False, 11_689_512, 1.814, 69.758),
-    "resnet34": ((3, 4, 6, 3), False, 21_797_672, 3.664, 73.314),
-    "resnet50": ((3, 4, 6, 3), True, 25_557_032, 4.089, 76.130),
-    "resnet101": ((3, 4, 23, 3), True, 44_549_160, 7.801, 77.374),
-    "resnet152": ((3, 8, 36, 3), True, 60_192_808, 11.514, 78.312),
+# name: paper, depths, arguments, parameters, GMACs and top-1 of torchvision's IMAGENET1K_V1
+IMAGENET: dict[str, tuple[str, tuple[int, ...], dict[str, Any], int, float, float]] = {
+    "resnet18": (PAPER, D18, {}, 11_689_512, 1.814, 69.758),
+    "resnet34": (PAPER, D34, {}, 21_797_672, 3.664, 73.314),
+    "resnet50": (PAPER, D50, {"bottleneck": True}, 25_557_032, 4.089, 76.130),
+    "resnet101": (PAPER, D101, {"bottleneck": True}, 44_549_160, 7.801, 77.374),
+    "resnet152": (PAPER, D152, {"bottleneck": True}, 60_192_808, 11.514, 78.312),
+    "wide_resnet50_2": (WIDE, D50, {"bottleneck": True, "base_width": 128}, 68_883_240, 11.398, 78.468),
+    "wide_resnet101_2": (WIDE, D101, {"bottleneck": True, "base_width": 128}, 126_886_696, 22.753, 78.848),
+    "resnext50_32x4d": (
+        NEXT,
+        D50,
+        {"bottleneck": True, "groups": 32, "base_width": 4},
+        25_028_904,
+        4.230,
+        77.618,
+    ),
+    "resnext101_32x8d": (
+        NEXT,
+        D101,
+        {"bottleneck": True, "groups": 32, "base_width": 8},
+        88_791_336,
+        16.414,
+        79.312,
+    ),
+    "resnext101_64x4d": (
+        NEXT,
+        D101,
+        {"bottleneck": True, "groups": 64, "base_width": 4},
+        83_455_272,
+        15.460,
+        83.246,
+    ),
 }
 
-# name: depth, shortcut, parameters, error on CIFAR-10 in per cent (the paper's table 6; none given for plain nets)
+# name: depth, shortcut, parameters, error on CIFAR-10 in per cent (table 6; none given for plain nets)
 CIFAR = {
     "plain20": (20, "none", 269_722, None),
     "plain56": (56, "none", 853_018, None),
@@ -223,6 +294,15 @@ CIFAR = {
     "resnet44": (44, "A", 658_586, 7.17),
     "resnet56": (56, "A", 853_018, 6.97),
     "resnet110": (110, "A", 1_727_962, 6.43),
+}
+
+# name: the net that it changes, parameters, top-1 (table 5 of Bag of Tricks, which has ResNet-50 only)
+MADE_D = {
+    "resnet18d": ("resnet18", 11_708_744, None),
+    "resnet34d": ("resnet34", 21_816_904, None),
+    "resnet50d": ("resnet50", 25_576_264, 77.16),
+    "resnet101d": ("resnet101", 44_568_392, None),
+    "resnet152d": ("resnet152", 60_212_040, None),
 }
 
 register(
@@ -240,7 +320,7 @@ register(
             top1=None if error is None else round(100 - error, 2),
             source="" if error is None else "the paper's table 6, on CIFAR-10",
             initialise=initialise,
-            rules={"akamaster/pytorch_resnet_cifar10": TORCHVISION},
+            rules={"akamaster/pytorch_resnet_cifar10": rules()},
         )
         for name, (depth, option, parameters, error) in CIFAR.items()
     ),
@@ -249,19 +329,21 @@ register(
             name=name,
             family="resnet",
             build=resnet,
-            year=2015,
-            paper=f"{PAPER}, table 1" + (", in its v1.5 form" if bottleneck else ""),
+            year=int(paper[-4:]),
+            paper=paper
+            + (", table 1" if paper == PAPER else "")
+            + (", in its v1.5 form" if arguments else ""),
             parameters=parameters,
             size=224,
-            arguments={"depths": depths, "bottleneck": bottleneck},
+            arguments={"depths": depths, **arguments},
             macs=gmacs * 1e9,
             top1=top1,
-            source="torchvision's ResNet weights IMAGENET1K_V1, metadata",
+            source="torchvision's weights IMAGENET1K_V1, metadata",
             reference=f"torchvision:{name}",
             initialise=initialise,
-            rules={"torchvision": TORCHVISION},
+            rules=RULES,
         )
-        for name, (depths, bottleneck, parameters, gmacs, top1) in IMAGENET.items()
+        for name, (paper, depths, arguments, parameters, gmacs, top1) in IMAGENET.items()
     ),
     *(
         Variant(
@@ -270,12 +352,30 @@ register(
             build=resnet,
             year=2015,
             paper=f"{PAPER}, table 1, strides as published",
-            parameters=IMAGENET[name][2],
+            parameters=IMAGENET[name][3],
             size=224,
-            arguments={"depths": IMAGENET[name][0], "bottleneck": True, "v1": True},
+            arguments={"depths": IMAGENET[name][1], "bottleneck": True, "v1": True},
             initialise=initialise,
-            rules={"torchvision": TORCHVISION},
+            rules={"torchvision": rules()},
         )
         for name in ("resnet50", "resnet101", "resnet152")
+    ),
+    *(
+        Variant(
+            name=name,
+            family="resnet",
+            build=resnet,
+            year=2018,
+            paper=f"{TRICKS}, section 4.2",
+            parameters=parameters,
+            size=224,
+            arguments={"depths": IMAGENET[base][1], **IMAGENET[base][2], "shortcut": "D", "stem": "3x3"},
+            top1=top1,
+            source="" if top1 is None else "the paper's table 5",
+            reference=f"timm:{name}",
+            initialise=initialise,
+            rules={"timm": rules("3x3", projection=1)},
+        )
+        for name, (base, parameters, top1) in MADE_D.items()
     ),
 )

@@ -161,13 +161,19 @@ def fit(net: nn.Module, state: Mapping[str, Tensor]) -> None:
         parameter.requires_grad_(parameter.is_floating_point())
 
 
-def load(net: nn.Module, path: Path, rules: Mapping[str, Rules]) -> str:
+def load(
+    net: nn.Module,
+    path: Path,
+    rules: Mapping[str, Rules],
+    adapt: Callable[[State], State] = lambda state: state,
+) -> str:
     """Read a file and fit it by the rules of whichever publisher its names are from.
 
     Args:
         net: the network, possibly on the meta device.
         path: the file.
         rules: by publisher; our own names need none.
+        adapt: changes what a network of other classes or channels than the file's needs, under our names.
 
     Returns:
         The publisher, "convarium" for our own names.
@@ -179,7 +185,7 @@ def load(net: nn.Module, path: Path, rules: Mapping[str, Rules]) -> str:
     state = read(path)
     tried: list[tuple[int, str, State]] = []
     for publisher, ordered in {"convarium": (), **rules}.items():
-        renamed = rename(state, ordered(net) if callable(ordered) else ordered)
+        renamed = adapt(rename(state, ordered(net) if callable(ordered) else ordered))
         problems = len(differences(net, renamed))
         if problems == 0:
             fit(net, renamed)
