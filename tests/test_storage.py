@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 
 import pytest
 
@@ -37,7 +36,7 @@ def test_a_new_file_has_the_usual_permissions(tmp_path):
 
     storage.write(tmp_path / "a", private)
     (tmp_path / "b").touch()
-    assert os.stat(tmp_path / "a").st_mode == os.stat(tmp_path / "b").st_mode
+    assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode
 
 
 def test_a_folder_that_cannot_be_made_says_so(tmp_path):

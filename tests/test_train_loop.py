@@ -30,7 +30,9 @@ class Fixed:
 
     def __init__(self, size=16, channels=3):
         generator = torch.Generator().manual_seed(1)
-        self.pictures = torch.randint(0, 256, (24, channels, size, size), generator=generator, dtype=torch.uint8)
+        self.pictures = torch.randint(
+            0, 256, (24, channels, size, size), generator=generator, dtype=torch.uint8
+        )
         self.labels = torch.arange(24) % 10
 
     def __len__(self):
@@ -105,7 +107,9 @@ def test_bfloat16_steps_go_the_same_way(tmp_path):
     ids=["ema", "adamw", "plateau"],
 )
 @pytest.mark.parametrize("channels_last", [False, True])
-def test_a_stopped_run_ends_bit_for_bit_where_an_uninterrupted_one_does(tmp_path, how, stop_at, channels_last):
+def test_a_stopped_run_ends_bit_for_bit_where_an_uninterrupted_one_does(
+    tmp_path, how, stop_at, channels_last
+):
     way = Precision(channels_last, channels_last, "test")
 
     def validate(net):
@@ -150,7 +154,9 @@ def test_early_stopping_keeps_the_best_epoch(tmp_path):
         seen.append(copy.deepcopy(net.state_dict()))
         return {"val_loss": next(losses), "val_top1": 0.0}
 
-    parts = loop.fit(small(), Fixed(), replace(PLAIN, epochs=6, patience=2), setting(tmp_path, validate=validate))
+    parts = loop.fit(
+        small(), Fixed(), replace(PLAIN, epochs=6, patience=2), setting(tmp_path, validate=validate)
+    )
     assert parts.progress.epoch == 4
     kept = loop.kept(parts).state_dict()
     assert all(torch.equal(kept[name], seen[1][name]) for name in kept)

@@ -15,7 +15,7 @@ from contextlib import suppress
 
 import typer
 
-from convarium.cli import demo, evaluate, predict, show, train
+from convarium.cli import demo, doctor, evaluate, predict, show, train, weights
 from convarium.cli import list as list_verb
 from convarium.errors import ConvariumError, Interrupted
 
@@ -37,6 +37,8 @@ app.command("train")(train.run)
 app.command("resume")(train.go_on)
 app.command("evaluate")(evaluate.run)
 app.command("predict")(predict.run)
+app.command("weights")(weights.run)
+app.command("doctor")(doctor.run)
 app.command("demo")(demo.run)
 
 

@@ -48,6 +48,10 @@ def read(path: Path) -> State:
     """
     if not path.is_file():
         raise CheckpointError(f"no file of weights at {path}")
+    from convarium.models import torchscript
+
+    if torchscript.is_torchscript(path):
+        return torchscript.read(path)
     try:
         with warnings.catch_warnings():  # torch doubts pickles of other protocols; what fails is told below
             warnings.simplefilter("ignore", UserWarning)
