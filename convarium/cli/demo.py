@@ -15,12 +15,17 @@ def run(
     as_json: bool = typer.Option(False, "--json", help="End with one JSON object."),
 ) -> None:
     """Train LeNet-5 on the real handwritten digits that come with scikit-learn, and write a report."""
+    import torch
+
     from convarium import api, classifier
     from convarium.cli.train import tell
     from convarium.data.builtin import write_digits
     from convarium.training.run import RunFolder, new_folder
 
     started = time.perf_counter()
+    # So small a network gains nothing from a second thread, and on a busy machine threads that wait for each other
+    # would make seconds into minutes.
+    torch.set_num_threads(1)
     folder = out or new_folder(Path("runs"), "demo")
     RunFolder(folder).must_be_new()
     digits = write_digits(folder / "digits", seed)
