@@ -19,6 +19,7 @@ _PUBLIC = {
     "train": "convarium.api",
     "resume": "convarium.api",
     "Run": "convarium.api",
+    "Extractor": "convarium.extract",
     "load": "convarium.classifier",
     "evaluate": "convarium.classifier",
     "Classifier": "convarium.classifier",
@@ -31,11 +32,22 @@ if TYPE_CHECKING:
     from convarium.classifier import Classifier, evaluate, load
     from convarium.data.preprocessing import Preprocessing
     from convarium.errors import ConvariumError
+    from convarium.extract import Extractor
     from convarium.models.registry import create, names
 
 __all__ = [
-    "Classifier", "ConvariumError", "Preprocessing", "Run", "create", "evaluate", "load", "names", "resume", "train",
-]  # fmt: skip
+    "Classifier",
+    "ConvariumError",
+    "Extractor",
+    "Preprocessing",
+    "Run",
+    "create",
+    "evaluate",
+    "load",
+    "names",
+    "resume",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

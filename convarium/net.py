@@ -85,6 +85,7 @@ class Net(Join):
         self.in_channels = in_channels
         self.classes = classes
         self.size = size
+        self.frozen: tuple[str, ...] = ()  # paths of parts that do not learn
         self.architecture: dict[str, Any] = {}  # name and arguments, written by the registry
 
     def forward(self, x: Tensor) -> Tensor:
@@ -169,6 +170,32 @@ class Net(Join):
         if path not in parts:
             raise unknown_name("part", path, (p for p in parts if p))
         return parts[path]
+
+    def freeze(self, *paths: str) -> Net:
+        """Keep parts as they are in training: no gradient, and norms and dropout as in evaluation.
+
+        Args:
+            paths: of the parts, as "stem" or "stages.0"; none thaws everything.
+
+        Returns:
+            The network itself.
+
+        Raises:
+            UnknownName: there is no such part.
+        """
+        parts = [self.part(path) for path in paths]
+        self.requires_grad_(True)
+        for part in parts:
+            part.requires_grad_(False)
+        self.frozen = paths
+        return self.train(self.training)
+
+    def train(self, mode: bool = True) -> Net:
+        """Training or evaluation mode; frozen parts stay in evaluation mode."""
+        super().train(mode)
+        for path in self.frozen:
+            self.part(path).eval()
+        return self
 
 
 class _Call(nn.Module):

@@ -83,3 +83,16 @@ def test_a_meta_call_sees_the_shapes_that_running_gives(name):
 def test_a_meta_call_refuses_a_norm_of_another_width(norm):
     with pytest.raises((RuntimeError, ValueError)):
         meta_call(norm, "forward", (2, 4, 8, 8))
+
+
+def test_frozen_parts_neither_learn_nor_move_their_statistics():
+    net = create("resnet20", depth=8).train().freeze("stem", "stages.0")
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, weight_decay=0.1)
+    net(torch.randn(4, 3, 32, 32)).square().mean().backward()
+    optimizer.step()
+    moved = {name for name, value in net.state_dict().items() if not torch.equal(value, before[name])}
+    assert moved and not [name for name in moved if name.startswith(("stem", "stages.0"))]
+    net.eval().train()
+    assert not net.stem.training and net.stages[1].training
+    assert all(p.requires_grad for p in net.freeze().parameters()) and net.stem.training
