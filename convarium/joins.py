@@ -62,8 +62,13 @@ class Chain(Join):
                 self.add_module(name, part)
 
     def forward(self, x: Tensor) -> Tensor:
-        for name in self._modules:
-            x = self.run(name, x)
+        name = ""
+        try:  # around the whole rather than `run` for each: small networks are mostly made of such calls
+            for name, part in self._modules.items():  # noqa: B007 (told where one fails)
+                x = part(x)  # type: ignore[misc]
+        except Exception as error:
+            locate(error, name)
+            raise
         return x
 
     def __iter__(self) -> Iterator[nn.Module]:
