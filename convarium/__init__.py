@@ -15,7 +15,7 @@ __version__ = "0.1.0"
 # Imported when used: the command line answers `--help` without torch.
 _PUBLIC = {
     "names": "convarium.models.registry",
-    "create": "convarium.models.registry",
+    "create": "convarium.models.front",
     "train": "convarium.api",
     "resume": "convarium.api",
     "Run": "convarium.api",
@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from convarium.data.preprocessing import Preprocessing
     from convarium.errors import ConvariumError
     from convarium.extract import Extractor
-    from convarium.models.registry import create, names
+    from convarium.models.front import create
+    from convarium.models.registry import names
 
 __all__ = [
     "Classifier",
@@ -53,7 +54,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'convarium' has no attribute {name!r}")
-    if _PUBLIC[name] == "convarium.models.registry":
+    if _PUBLIC[name].startswith("convarium.models."):
         import_module("convarium.models")  # registers the families
     return getattr(import_module(_PUBLIC[name]), name)
 

@@ -20,7 +20,7 @@ from convarium.draw.tree import tree
 from convarium.errors import PictureError
 from convarium.judge.metrics import Metrics
 from convarium.judge.report import Mistake, ReportContent, duration
-from convarium.models import registry
+from convarium.models import front
 from convarium.training.checkpoint import Progress
 from convarium.training.precision import Precision
 
@@ -113,7 +113,7 @@ def _summary(
     way: Precision,
     progress: Progress,
 ) -> list[tuple[str, str]]:
-    row = registry.variant(config["architecture"]["name"])
+    row = front.variant(config["architecture"]["name"])
     parameters = sum(p.numel() for p in clf.net.parameters())
     held = ", ".join(f"{len(s.good):,} {part}" for part, s in sets.items())
     return [

@@ -15,7 +15,7 @@ from convarium.data.folders import Data, read_data
 from convarium.data.splits import lonely, stratified
 from convarium.errors import ArgumentError, DataError, unknown_name
 from convarium.judge.metrics import Metrics
-from convarium.models import registry
+from convarium.models import front
 from convarium.training import recipes
 from convarium.training.run import RunFolder, new_folder
 from convarium.training.watch import Watch
@@ -108,7 +108,7 @@ def train(
         UserError: anything that the user can mend; the message says how.
         Interrupted: stopped by a signal; `resume` goes on.
     """
-    row = registry.variant(model)
+    row = front.variant(model)
     for name, option in {
         "classes": None,
         "in_channels": "--channels",
@@ -142,7 +142,7 @@ def train(
     if channels not in (1, 3):
         raise ArgumentError(f"channels = {channels}; it must be 1 (grey) or 3 (colour)")
     with torch.device("meta"):  # a first look, so that a wrong size is told before any picture is read
-        probe = registry.create(
+        probe = front.create(
             model, classes=len(found.classes), in_channels=channels, size=size, **(arguments or {})
         )
     config = {

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -25,7 +27,7 @@ from convarium.data.preprocessing import Preprocessing
 from convarium.errors import ArgumentError, CheckpointError, DataError, PictureError
 from convarium.judge.metrics import Metrics, measure
 from convarium.judge.scoring import BATCH, probabilities
-from convarium.models import registry, weights
+from convarium.models import front, weights
 from convarium.net import Net
 
 FORMAT = 1
@@ -106,6 +108,12 @@ class Classifier:
         if len(classes) != net.classes:
             raise ArgumentError(
                 f"{len(classes)} class names for a network of {net.classes} classes; give as many"
+            )
+        doubled = [name for name, times in Counter(map(_composed, classes)).items() if times > 1]
+        if doubled:
+            raise ArgumentError(
+                f"class names come twice: {', '.join(doubled[:6])}; pictures are matched to classes by name, so make "
+                "them unique, as by their numbers or ImageNet's wnids (`convarium pack` does it itself)"
             )
         if preprocessing.channels != net.in_channels:
             raise ArgumentError(
@@ -295,7 +303,7 @@ def load(path: str | Path, device: torch.device | str | None = None) -> Classifi
         if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
             raise TypeError("its classes are no list of names")
         preprocessing = Preprocessing.from_dict(content.pop("preprocessing"))
-        net = registry.build_empty(architecture)
+        net = front.build_empty(architecture)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path} describes itself in a way that cannot be read ({error})") from error
     weights.fit(net, tensors)
@@ -356,6 +364,11 @@ class Evaluation:
         """The metrics, and "damaged", JSON-able."""
         damaged = [{"path": key, "reason": reason} for key, reason in self.scored.damaged]
         return {**self.metrics.to_dict(), "damaged": damaged}
+
+
+def _composed(name: str) -> str:
+    """As names of classes are compared when data is read."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _part(parts: dict[str, PictureSet], asked: str | None, where: str) -> PictureSet:

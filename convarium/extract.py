@@ -50,9 +50,8 @@ class Extractor(nn.Module):
         Raises:
             ArgumentError: a part does not run in this mode, as auxiliary classifiers.
         """
-        with self._listening() as seen:
-            with suppress(_Enough):
-                self.net(x)
+        with self._listening() as seen, suppress(_Enough):
+            self.net(x)
         missing = [path for path in self.places if path not in seen]
         if missing:
             raise ArgumentError(

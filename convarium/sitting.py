@@ -27,7 +27,7 @@ from convarium.errors import ArgumentError, DataError, Interrupted, RunError
 from convarium.judge.metrics import Metrics, measure
 from convarium.judge.report import render
 from convarium.judge.scoring import BATCH, probabilities
-from convarium.models import registry
+from convarium.models import front
 from convarium.net import Net
 from convarium.training import checkpoint, loop, recipes, signals
 from convarium.training.precision import Precision, choose
@@ -194,7 +194,7 @@ def _train(
     recipe = recipes.recipe(**config["recipe"])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config["seed"])
-        net = registry.create(config["architecture"]["name"], **now.arguments)
+        net = front.create(config["architecture"]["name"], **now.arguments)
     task = Classify(net.to(now.device), recipe.label_smoothing)
     train = now.sets["train"]
     batch = min(recipe.batch, len(train.good))

@@ -15,7 +15,7 @@ from contextlib import suppress
 
 import typer
 
-from convarium.cli import demo, doctor, evaluate, predict, show, train, weights
+from convarium.cli import demo, doctor, evaluate, pack, predict, show, train, weights
 from convarium.cli import list as list_verb
 from convarium.errors import ConvariumError, Interrupted
 
@@ -39,6 +39,7 @@ app.command("evaluate")(evaluate.run)
 app.command("predict")(predict.run)
 app.command("weights")(weights.run)
 app.command("doctor")(doctor.run)
+app.command("pack")(pack.run)
 app.command("demo")(demo.run)
 
 

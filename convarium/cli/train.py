@@ -65,7 +65,7 @@ def run(
         precision=precision,
         minutes=save_minutes,
         quiet=False,
-        arguments=_arguments(arguments),
+        arguments=arguments_of(arguments),
         epochs=epochs,
         batch=batch,
         lr=lr,
@@ -104,7 +104,7 @@ def tell(finished: Run, as_json: bool, **more: Any) -> None:
     print(f"report  {finished.report}")
 
 
-def _arguments(pairs: list[str]) -> dict[str, Any]:
+def arguments_of(pairs: list[str]) -> dict[str, Any]:
     """shortcut=B or width=0.5 to Python values: a number where it reads as one, else text."""
     from convarium.errors import ArgumentError
 

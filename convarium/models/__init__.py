@@ -23,6 +23,7 @@ from convarium.models import clip  # noqa: F401  # 2021: pictures and texts in o
 from convarium.models import convnext  # noqa: F401  # 2022: what convolutions learned from it
 
 # isort: on
-from convarium.models.registry import create, names, variant
+from convarium.models.front import create, variant
+from convarium.models.registry import names
 
 __all__ = ["create", "names", "variant"]

@@ -100,10 +100,6 @@ def variant(name: str) -> Variant:
     Raises:
         UnknownName: there is none; near names are suggested.
     """
-    from convarium.models import foreign
-
-    if foreign.is_foreign(name):
-        return foreign.variant(name)
     if name not in _variants:
         raise unknown_name("network", name, _variants, "(`convarium list` shows all)")
     return _variants[name]
@@ -111,10 +107,6 @@ def variant(name: str) -> Variant:
 
 def options(name: str) -> dict[str, Any]:
     """The arguments that a network takes beside classes, in_channels and size, with its own values."""
-    from convarium.models import foreign
-
-    if foreign.is_foreign(name):
-        return foreign.options(name)
     row = variant(name)
     parameters = inspect.signature(row.build).parameters
     own = {n: p.default for n, p in parameters.items() if n not in ("classes", "in_channels", "size")}
@@ -133,12 +125,11 @@ def create(
     """Build a network by name.
 
     Args:
-        name: one of `names()`, or another library's as "timm:resnet10t" or "torchvision:regnet_y_400mf".
+        name: one of `names()`.
         classes: number of class scores; the published number where None; 0 for features without a classifier.
         in_channels: channels of the picture; the published number where None.
         size: side of the input in pixels, for networks whose head depends on it.
-        weights: a file of weights (.safetensors, .pth) of this project or of a publisher whose names are known, or
-            published ones by name, as "torchvision:IMAGENET1K_V2" (downloaded once, then from the cache);
+        weights: a file of weights (.safetensors, .pth) of this project or of a publisher whose names are known;
             what it lacks for the classes and channels asked for is made by the rules of `adapt`.
         arguments: the family's own, as `shortcut="B"` for the CIFAR residual nets.
 
@@ -150,20 +141,6 @@ def create(
         ArgumentError: an argument that this network does not take, or a value that it cannot work with.
         CheckpointError: the weights cannot be read or do not fit.
     """
-    # Imported here because these files build on the rows of this one.
-    from convarium.models import download, foreign, published
-
-    if published.is_reference(weights):
-        known = published.find(name, str(weights))
-        arguments = {**known.arguments, **arguments}
-        classes = (known.classes or None) if classes is None else classes
-        size = known.size if size is None else size
-        weights = download.fetch(known)
-    if foreign.is_foreign(name):
-        wrapped = foreign.create(name, classes=classes, in_channels=in_channels, size=size, **arguments)
-        if weights is not None:
-            weight_files.load(wrapped, Path(weights), {name.partition(":")[0]: ()})
-        return wrapped  # type: ignore[return-value]
     row = variant(name)
     allowed = options(name)
     for argument in arguments:
@@ -206,10 +183,6 @@ def build_empty(architecture: Mapping[str, Any]) -> Net:
     Returns:
         The network on the meta device.
     """
-    from convarium.models import foreign
-
-    if foreign.is_foreign(architecture["name"]):
-        return foreign.build_empty(architecture)  # type: ignore[return-value]
     row = variant(architecture["name"])
     net, _ = _build(row, {**row.arguments, **architecture["arguments"]})
     net.architecture = dict(architecture)

@@ -1,0 +1,82 @@
+"""Names to networks: ours, other libraries' by "timm:NAME" and "torchvision:NAME", with published weights by name.
+
+The rows themselves stand in `registry`; this is where they, the wrapped networks and the downloads meet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from convarium.models import download, foreign, published, registry
+from convarium.models import weights as weight_files
+from convarium.models.registry import Variant
+from convarium.net import Net
+
+
+def variant(name: str) -> Variant:
+    """The row of one network, ours or another library's.
+
+    Raises:
+        UnknownName: there is none; near names are suggested.
+    """
+    return foreign.variant(name) if foreign.is_foreign(name) else registry.variant(name)
+
+
+def create(
+    name: str,
+    *,
+    classes: int | None = None,
+    in_channels: int | None = None,
+    size: int | None = None,
+    weights: str | Path | None = None,
+    **arguments: Any,
+) -> Net:
+    """Build a network by name.
+
+    Args:
+        name: one of `names()`, or another library's as "timm:resnet10t" or "torchvision:regnet_y_400mf".
+        classes: number of class scores; the published number where None; 0 for features without a classifier.
+        in_channels: channels of the picture; the published number where None.
+        size: side of the input in pixels, for networks whose head depends on it.
+        weights: a file of weights (.safetensors, .pth) of this project or of a publisher whose names are known, or
+            published ones by name, as "torchvision:IMAGENET1K_V2" (downloaded once, then from the cache); what
+            they lack for the classes and channels asked for is made by the rules of `adapt`.
+        arguments: the family's own, as `shortcut="B"` for the CIFAR residual nets.
+
+    Returns:
+        The network in training mode, with fresh weights (drawn from torch's global generator) or the file's.
+
+    Raises:
+        UnknownName: no such network.
+        ArgumentError: an argument that this network does not take, or a value that it cannot work with.
+        CheckpointError: the weights cannot be had, read or made to fit.
+    """
+    if published.is_reference(weights):
+        known = published.find(name, str(weights))
+        arguments = {**known.arguments, **arguments}
+        classes = (known.classes or None) if classes is None else classes
+        size = known.size if size is None else size
+        weights = download.fetch(known)
+    asked: dict[str, Any] = {"classes": classes, "in_channels": in_channels, "size": size, **arguments}
+    if not foreign.is_foreign(name):
+        return registry.create(name, weights=weights, **asked)
+    wrapped = foreign.create(name, **asked)
+    if weights is not None:
+        weight_files.load(wrapped, Path(weights), {name.partition(":")[0]: ()})
+    return wrapped  # type: ignore[return-value]
+
+
+def build_empty(architecture: Mapping[str, Any]) -> Net:
+    """A network without memory, from what `net.architecture` told, to assign loaded tensors to.
+
+    Args:
+        architecture: {"name", "arguments"}.
+
+    Returns:
+        The network on the meta device.
+    """
+    if foreign.is_foreign(architecture["name"]):
+        return foreign.build_empty(architecture)  # type: ignore[return-value]
+    return registry.build_empty(architecture)

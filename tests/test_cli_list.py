@@ -1,0 +1,129 @@
+"""convarium list: filters, order, other libraries' names."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+
+from convarium.cli import main
+from convarium.models import names, variant
+
+
+@pytest.fixture
+def listed(capfd, monkeypatch):
+    """Status, lines of standard output and standard error of `convarium list` in this process."""
+
+    def run(*arguments: str) -> tuple[int, list[str], str]:
+        monkeypatch.setattr(sys, "argv", ["convarium", "list", *arguments])
+        status = 0
+        try:
+            main()
+        except SystemExit as end:
+            status = int(end.code or 0)
+        said = capfd.readouterr()
+        return status, said.out.splitlines(), said.err
+
+    return run
+
+
+def objects(lines: list[str]) -> list[dict]:
+    return [json.loads(line) for line in lines]
+
+
+def named(lines: list[str]) -> list[str]:
+    return [row["name"] for row in objects(lines)]
+
+
+def test_json_has_every_network_with_all_its_facts(listed):
+    status, lines, _ = listed("--json")
+    rows = objects(lines)
+    assert status == 0 and [row["name"] for row in rows] == names()
+    resnet = next(row for row in rows if row["name"] == "resnet50")
+    assert resnet["parameters"] == 25_557_032 and resnet["macs"] == variant("resnet50").macs
+    assert set(resnet) == {
+        *("name", "family", "year", "parameters", "macs", "size", "channels", "classes"),
+        *("top1", "source", "reference", "paper"),
+    }  # fmt: skip
+
+
+def test_the_table_shows_macs_and_no_weights_where_not_asked(listed):
+    _, lines, _ = listed("resnet50")
+    assert "MACs" in lines[0] and "weights" not in lines[0]
+    assert lines[1].split()[:4] == ["resnet50", "resnet", "2015", "25,557,032"]
+
+
+def test_a_family_is_chosen(listed):
+    _, lines, _ = listed("--family", "VGG", "--json")
+    found = named(lines)
+    assert "vgg16" in found and {variant(name).family for name in found} == {"vgg"}
+    assert len(found) == sum(variant(name).family == "vgg" for name in names())
+
+
+@pytest.mark.parametrize(("asked", "years"), [("2015", {2015}), ("2014-2016", {2014, 2015, 2016})])
+def test_a_year_or_a_span_is_chosen(listed, asked, years):
+    _, lines, _ = listed("--year", asked, "--json")
+    assert named(lines) == [name for name in names() if variant(name).year in years]
+
+
+def test_filters_and_pattern_go_together(listed):
+    _, lines, _ = listed("*_bn", "--family", "vgg", "--year", "2014-2015", "--json")
+    assert named(lines) == [n for n in names("*_bn") if variant(n).family == "vgg"]
+
+
+@pytest.mark.parametrize("field", ["name", "year", "parameters", "macs"])
+def test_rows_are_sorted_and_those_without_a_value_come_last(listed, field):
+    _, lines, _ = listed("--sort", field, "--json")
+    values = [row[field] for row in objects(lines)]
+    known = [value for value in values if value is not None]
+    assert len(values) == len(names()) and values[: len(known)] == sorted(known)
+
+
+def test_top1_is_sorted_the_best_first(listed):
+    _, lines, _ = listed("--sort", "top1", "--json")
+    known = [row["top1"] for row in objects(lines) if row["top1"] is not None]
+    assert known == sorted(known, reverse=True)
+    assert objects(lines)[-1]["top1"] is None
+
+
+def test_only_those_with_published_weights(listed):
+    _, lines, _ = listed("*net1*", "--family", "resnet", "--weights", "--json")
+    rows = {row["name"]: row["weights"] for row in objects(lines)}
+    assert "torchvision:IMAGENET1K_V1" in rows["resnet18"]
+    assert "resnet110" not in rows  # of CIFAR-10, which no publisher has
+    _, lines, _ = listed("resnet18", "--weights")
+    assert lines[0].endswith("weights") and lines[1].split()[-1] == str(len(rows["resnet18"]))
+
+
+def test_nothing_left_is_said_and_is_no_mistake(listed):
+    status, lines, said = listed("lenet5*", "--year", "2015")
+    assert (status, lines) == (0, []) and "no network" in said
+
+
+@pytest.mark.parametrize("library", ["timm", "torchvision"])
+def test_another_library_is_listed(listed, library):
+    status, lines, _ = listed(f"{library}:resnet1*")
+    assert status == 0 and f"{library}:resnet18" in lines
+    assert all(line.startswith(f"{library}:resnet1") for line in lines)
+    _, lines, _ = listed(f"{library}:resnet18", "--weights", "--json")
+    (row,) = objects(lines)
+    assert row["family"] == library and all(name.startswith(f"{library}:") for name in row["weights"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("resnet55",), "did you mean resnet56"),
+        (("timm:resnet10tt",), "did you mean timm:resnet10t"),
+        (("torchvision:resnet19",), "torchvision:resnet18"),
+        (("--family", "resnets"), "did you mean resnet"),
+        (("--year", "soon"), "it must be a year"),
+        (("--year", "2016-2014"), "it must be a year"),
+        (("--sort", "size"), "name, year, parameters, macs, top1"),
+        (("timm:resnet*", "--year", "2015"), "Convarium itself"),
+    ],
+)
+def test_a_mistake_is_told_with_what_is_near(listed, arguments, said):
+    status, lines, error = listed(*arguments)
+    assert (status, lines) == (2, []) and said in error
