@@ -33,7 +33,7 @@ from convarium.training.task import Classify
 from convarium.training.watch import Watch
 
 BATCH = 128
-PICTURES = 128 * 40
+PICTURES = 128 * 80
 
 
 def main() -> None:

@@ -140,13 +140,16 @@ def _warnings(config: dict[str, Any], sets: dict[str, Checked]) -> list[str]:
         notes.append(
             "The epoch was chosen on the pictures that it is judged on, so the accuracy is somewhat too high."
         )
-    trained = {
-        str(picture.source) for picture in sets["train"].good.pictures if isinstance(picture.source, Path)
-    }
+    trained = _files(sets["train"])
     for part, checked in sets.items():
-        shared = sum(str(picture.source) in trained for picture in checked.good.pictures)
+        shared = len(_files(checked) & trained)
         if part != "train" and shared:
             notes.append(
                 f"{shared:,} of the {part} pictures are training pictures too: the accuracy is too high."
             )
     return notes
+
+
+def _files(checked: Checked) -> set[Path]:
+    """The pictures that are files; those in memory have no name to compare."""
+    return {picture.source for picture in checked.good.pictures if isinstance(picture.source, Path)}

@@ -187,7 +187,7 @@ def _epoch(parts: Parts, loader: Batches, recipe: Recipe, setting: Setting) -> N
 
 def _step(parts: Parts, batch: Any, rate: float, recipe: Recipe, setting: Setting) -> tuple[Tensor, Tensor]:
     """One step down the gradient; the loss and the number of right answers."""
-    torch.manual_seed(_mixed(setting.seed, parts.progress.step))
+    _seed(_mixed(setting.seed, parts.progress.step), setting.device)
     for group in parts.optimizer.param_groups:
         group["lr"] = rate
     pictures = batch.pictures.to(setting.device, non_blocking=True)
@@ -262,6 +262,14 @@ def _save(parts: Parts, setting: Setting, last: bool) -> None:
         setting.watcher.note(f"{error}; training goes on, and the state before is intact")
 
 
+def _seed(number: int, device: torch.device) -> None:
+    """Seed what the step draws from; torch.manual_seed looks for every kind of device, 0.2 ms each time."""
+    if device.type == "cpu":
+        torch.default_generator.manual_seed(number)
+    else:
+        torch.manual_seed(number)
+
+
 def _mixed(seed: int, step: int) -> int:
     """One 63-bit seed from two numbers, equal on every machine."""
     digest = hashlib.blake2b(f"step {seed} {step}".encode(), digest_size=8).digest()
@@ -273,13 +281,17 @@ def _deterministic(device: torch.device) -> Iterator[None]:
     """Only algorithms that give the same bits each time; the generators and the setting are put back after."""
     algorithms = torch.are_deterministic_algorithms_enabled()
     only_warn = torch.is_deterministic_algorithms_warn_only_enabled()
+    filled = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     benchmark = torch.backends.cudnn.benchmark
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         # Warnings only on an accelerator: some backward passes there have no deterministic form.
         torch.use_deterministic_algorithms(True, warn_only=device.type != "cpu")
+        # Every tensor is written before it is read here; filling each beforehand costs a tenth of a small step.
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         torch.backends.cudnn.benchmark = False
         try:
             yield
         finally:
             torch.use_deterministic_algorithms(algorithms, warn_only=only_warn)
+            torch.utils.deterministic.fill_uninitialized_memory = filled  # type: ignore[attr-defined]
             torch.backends.cudnn.benchmark = benchmark
