@@ -38,14 +38,19 @@ def main() -> None:
         with torch.device("meta"):
             net = create(name)
         parameters = sum(p.numel() for p in net.parameters())
-        published = "" if row.macs is None else f"{row.macs / 1e9:.3f}"
+        published = "" if row.macs is None else giga(row.macs)
         difference = "" if row.reference is None else f"{compare(name):.1e}".replace("0.0e+00", "0")
         print(
             f"| `{name}` | {row.year} | {row.reference or 'the paper'} | {difference} | {parameters:,} | "
-            f"{macs(net) / 1e9:.3f} | {published} |",
+            f"{giga(macs(net))} | {published} |",
             flush=True,
         )
         gc.collect()
+
+
+def giga(number: float) -> str:
+    """In thousand millions, with three decimals, and six for the smallest."""
+    return f"{number / 1e9:.3f}" if number >= 1e8 else f"{number / 1e9:.6f}"
 
 
 def macs(net: torch.nn.Module) -> int:
