@@ -7,7 +7,7 @@ import re
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from convarium.draw import charts
@@ -118,6 +118,7 @@ def test_spread_places_keep_apart_and_inside(places: list[float]) -> None:
 
 
 @given(st.floats(-1e6, 1e6), st.floats(0, 1e6))
+@example(0.0, 5e-324)
 def test_ticks_enclose_the_values_and_are_few(low: float, span: float) -> None:
     ticks = nice_ticks(low, low + span)
     slack = 1e-6 * max(1, abs(low), span)

@@ -6,11 +6,15 @@ import math
 from collections.abc import Sequence
 
 
+NOTHING = 1e-30
+"""Below this a difference is none: the smallest floats have no step of their own any more."""
+
+
 def nice_ticks(low: float, high: float, about: int = 5) -> list[float]:
     """Round numbers from below `low` to above `high`, in steps of 1, 2 or 5 times a power of ten."""
     span = high - low
-    if span <= 1e-9 * abs(high):  # one value, or as good as one
-        span = abs(high) * 0.2 or 1.0
+    if span <= max(1e-9 * abs(high), NOTHING):  # one value, or as good as one
+        span = abs(high) * 0.2 if abs(high) > NOTHING else 1.0
     raw = span / about
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(power * m for m in (1, 2, 5, 10) if power * m >= raw * 0.999)
