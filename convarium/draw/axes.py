@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-
 NOTHING = 1e-30
 """Below this a difference is none: the smallest floats have no step of their own any more."""
 
