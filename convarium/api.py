@@ -109,20 +109,14 @@ def train(
         Interrupted: stopped by a signal; `resume` goes on.
     """
     row = front.variant(model)
-    for name, option in {
-        "classes": None,
-        "in_channels": "--channels",
-        "size": "--size",
-        "weights": None,
-    }.items():
+    elsewhere = {
+        "classes": "the data decides it",
+        "in_channels": "say it with --channels",
+        "size": "say it with --size",
+        "weights": "not here",
+    }
+    for name, way in elsewhere.items():
         if name in (arguments or {}):
-            way = (
-                f"say it with {option}"
-                if option
-                else "the data decides it"
-                if name == "classes"
-                else "not here"
-            )
             raise ArgumentError(f"{name} is no argument to set on the network: {way}")
     if not str(data):
         raise DataError("no data: the path is empty")

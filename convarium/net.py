@@ -166,10 +166,7 @@ class Net(Join):
         Raises:
             UnknownName: there is no such part.
         """
-        parts = dict(self.named_modules())
-        if path not in parts:
-            raise unknown_name("part", path, (p for p in parts if p))
-        return parts[path]
+        return part_of(self, path)
 
     def freeze(self, *paths: str) -> Net:
         """Keep parts as they are in training: no gradient, and norms and dropout as in evaluation.
@@ -196,6 +193,14 @@ class Net(Join):
         for path in self.frozen:
             self.part(path).eval()
         return self
+
+
+def part_of(module: nn.Module, path: str) -> nn.Module:
+    """An inner part of any module by its path; see `Net.part`."""
+    parts = dict(module.named_modules())
+    if path not in parts:
+        raise unknown_name("part", path, (p for p in parts if p))
+    return parts[path]
 
 
 class _Call(nn.Module):

@@ -28,7 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from convarium.errors import ArgumentError, unknown_name
+from convarium.errors import ArgumentError
 from convarium.joins import Chain
 from convarium.models.clip_parts import CONTEXT, QuickGELU, TextTokens, TextTower, residual_tower
 from convarium.models.registry import Variant, register
@@ -40,7 +40,7 @@ from convarium.models.token_parts import (
     stored_positions,
 )
 from convarium.models.weights import Rule
-from convarium.net import EndPoint, Head, Net, Stage
+from convarium.net import EndPoint, Head, Net, Stage, part_of
 
 PAPER = "Radford et al., Learning Transferable Visual Models From Natural Language Supervision, 2021"
 ACTS = {"quick_gelu": QuickGELU, "gelu": nn.GELU}
@@ -132,10 +132,7 @@ class Clip(nn.Module):
         Raises:
             UnknownName: there is no such part.
         """
-        parts = dict(self.named_modules())
-        if path not in parts:
-            raise unknown_name("part", path, (p for p in parts if p))
-        return parts[path]
+        return part_of(self, path)
 
 
 def clip(
