@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import typer
@@ -20,22 +19,13 @@ def run(
     ),
 ) -> None:
     """Show a network's stages with shapes and parameters, and its paper."""
-    import torch
-
+    from convarium.cli.subject import subject
     from convarium.costs.shapes import shapes
     from convarium.draw.tree import tree
-    from convarium.models import create, variant
 
-    if name.endswith(".safetensors") or Path(name, "model.safetensors").is_file():
-        from convarium.classifier import load
-
-        clf = load(name)
-        net, row = clf.net, variant(clf.net.architecture["name"])
-    else:
-        row = variant(name)
-        with torch.device("meta"):
-            net = create(name, classes=classes, in_channels=channels, size=size)
-    rows = shapes(net, (net.in_channels, net.size, net.size))
+    found = subject(name, classes=classes, channels=channels, size=size)
+    net, row = found.net, found.row
+    rows = shapes(net, found.picture)
     total = sum(p.numel() for p in net.parameters())
     if as_json:
         points = {point: {"channels": p.channels, "stride": p.stride} for point, p in net.end_points.items()}
