@@ -195,7 +195,7 @@ def _train(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config["seed"])
         net = front.create(config["architecture"]["name"], **now.arguments)
-    task = Classify(net.to(now.device), recipe.label_smoothing)
+    task = Classify(net.to(now.device), recipe.label_smoothing, recipe.auxiliary)
     train = now.sets["train"]
     batch = min(recipe.batch, len(train.good))
     loader = Loader(

@@ -103,8 +103,9 @@ def test_bfloat16_steps_go_the_same_way(tmp_path):
         replace(PLAIN, ema=0.9),
         replace(PLAIN, optimizer="adamw", schedule="cosine", patience=3, label_smoothing=0.1, clip=1.0),
         replace(PLAIN, schedule="plateau", plateau=1),
+        replace(PLAIN, optimizer="rmsprop", schedule="exponential"),
     ],
-    ids=["ema", "adamw", "plateau"],
+    ids=["ema", "adamw", "plateau", "rmsprop"],
 )
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_a_stopped_run_ends_bit_for_bit_where_an_uninterrupted_one_does(
@@ -257,6 +258,35 @@ def test_plateau_divides_by_ten_after_waiting():
         plateau.update(error)
         factors.append(plateau.factor)
     assert factors == pytest.approx([1, 1, 1, 0.1, 0.1, 0.01, 0.01])
+
+
+def test_the_exponential_schedule_falls_every_second_epoch():
+    recipe = Recipe(schedule="exponential", lr=1.0, warmup=0.0, epochs=6)
+    rates = [optim.learning_rate(recipe, step, steps_per_epoch=3) for step in (0, 5, 6, 11, 12)]
+    assert rates == pytest.approx([1, 1, 0.94, 0.94, 0.94**2])
+
+
+def test_auxiliary_classifiers_add_their_weighted_losses():
+    class Three(torch.nn.Module):
+        taps = ("a", "b")
+
+        def auxiliary(self, x):
+            return x, [2 * x, 3 * x]
+
+    scores, labels = torch.randn(4, 5, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 4])
+    loss = [F.cross_entropy(factor * scores, labels, label_smoothing=0.1).item() for factor in (1, 2, 3)]
+    got = Classify(Three(), label_smoothing=0.1, auxiliary=0.4).step(scores, labels)
+    assert got["loss"].item() == pytest.approx(loss[0] + 0.4 * (loss[1] + loss[2]))
+    assert got["correct"] == (scores.argmax(1) == labels).sum()
+
+
+def test_training_googlenet_reaches_its_auxiliary_classifiers():
+    task = Classify(create("googlenet_2014", classes=3, size=96))
+    task.step(torch.randn(2, 3, 96, 96), torch.tensor([0, 2]))["loss"].backward()
+    assert all(p.grad is not None for p in task.net.aux.parameters())
+    without = Classify(create("googlenet_2014", classes=3, size=96), auxiliary=0)
+    without.step(torch.randn(2, 3, 96, 96), torch.tensor([0, 2]))["loss"].backward()
+    assert all(p.grad is None for p in without.net.aux.parameters())
 
 
 def test_norms_and_biases_are_not_decayed_unless_asked():

@@ -28,15 +28,18 @@ def run(
     augment: str = typer.Option(
         "auto", help="none, light (small turns and shifts) or photo (crops, mirror, colour)."
     ),
-    recipe: str = typer.Option("scratch", help="scratch, resnet2015 or alexnet2012."),
+    recipe: str = typer.Option("scratch", help="scratch, alexnet2012, resnet2015 or inception2015."),
     batch: int = typer.Option(None, help="Pictures a step."),
     lr: float = typer.Option(None, help="Highest learning rate."),
-    optimizer: str = typer.Option(None, help="sgd or adamw."),
-    momentum: float = typer.Option(None, help="Of sgd."),
+    optimizer: str = typer.Option(None, help="sgd, rmsprop or adamw."),
+    momentum: float = typer.Option(None, help="Of sgd and rmsprop."),
     weight_decay: float = typer.Option(None, help="Pull of weights towards zero."),
-    schedule: str = typer.Option(None, help="cosine, plateau or constant."),
+    schedule: str = typer.Option(None, help="cosine, plateau, exponential or constant."),
     warmup: float = typer.Option(None, help="Epochs of growing learning rate."),
     label_smoothing: float = typer.Option(None, help="Share of the target spread over all classes."),
+    auxiliary: float = typer.Option(
+        None, help="Weight of auxiliary classifiers' losses (GoogLeNet, Inception v3)."
+    ),
     clip: float = typer.Option(None, help="Greatest norm of the gradient; 0 for none."),
     ema: float = typer.Option(None, help="Decay of averaged weights, as 0.999; 0 for none."),
     patience: int = typer.Option(None, help="Stop after so many epochs without a better validation loss."),
@@ -75,6 +78,7 @@ def run(
         schedule=schedule,
         warmup=warmup,
         label_smoothing=label_smoothing,
+        auxiliary=auxiliary,
         clip=clip,
         ema=ema,
         patience=patience,

@@ -30,11 +30,13 @@ def parameter_groups(net: nn.Module, recipe: Recipe) -> list[dict[str, object]]:
 
 
 def optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The recipe's optimiser over the network's parameters, in torch's fused form."""
+    """The recipe's optimiser over the network's parameters, in torch's fused form where there is one."""
     groups = parameter_groups(net, recipe)
     if recipe.optimizer == "sgd":
         nesterov = recipe.nesterov and recipe.momentum > 0
         return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=nesterov, fused=True)
+    if recipe.optimizer == "rmsprop":
+        return torch.optim.RMSprop(groups, lr=recipe.lr, alpha=0.9, eps=1.0, momentum=recipe.momentum)
     return torch.optim.AdamW(groups, lr=recipe.lr, fused=True)
 
 
@@ -85,4 +87,6 @@ def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int, plateau_facto
         return recipe.lr * (step + 1) / math.ceil(warm)
     if recipe.schedule == "cosine":
         return recipe.lr * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1.0, total - warm)))
+    if recipe.schedule == "exponential":
+        return recipe.lr * 0.94 ** (step // (2 * steps_per_epoch))
     return recipe.lr * (plateau_factor if recipe.schedule == "plateau" else 1.0)

@@ -16,16 +16,18 @@ class Recipe:
     Args:
         epochs: passes over the training pictures.
         batch: pictures a step.
-        optimizer: "sgd" (momentum) or "adamw".
+        optimizer: "sgd" (momentum), "rmsprop" (momentum, decay 0.9, epsilon 1) or "adamw".
         lr: highest learning rate.
-        momentum: of SGD.
+        momentum: of SGD and RMSProp.
         nesterov: whether SGD looks ahead.
         weight_decay: pull towards zero; of AdamW decoupled.
         decay_all: whether norms and biases are decayed too, as the older papers did.
-        schedule: "cosine" to zero, "plateau" (times 0.1 when validation stops improving), or "constant".
+        schedule: "cosine" to zero, "plateau" (times 0.1 when validation stops improving), "exponential" (times 0.94
+            every second epoch), or "constant".
         warmup: epochs of linear growth from zero; may be a fraction.
         plateau: epochs without a better validation error before the rate falls.
         label_smoothing: share of the target spread over all classes.
+        auxiliary: weight of each auxiliary classifier's loss, where the network has some.
         clip: greatest norm of the gradient; 0 for none.
         ema: decay a step of the averaged weights that are validated and kept; 0 for none.
         patience: epochs without a better validation loss before training stops and the best weights are kept; 0
@@ -44,6 +46,7 @@ class Recipe:
     warmup: float = 1.0
     plateau: int = 5
     label_smoothing: float = 0.0
+    auxiliary: float = 0.3
     clip: float = 1.0
     ema: float = 0.0
     patience: int = 0
@@ -56,8 +59,8 @@ class Recipe:
                 words = {float: "a number", int: "a whole number", bool: "true or false", str: "a word"}[kind]
                 raise ArgumentError(f"{setting.name} = {value!r}; it must be {words}")
         for name, allowed in {
-            "optimizer": ("sgd", "adamw"),
-            "schedule": ("cosine", "plateau", "constant"),
+            "optimizer": ("sgd", "rmsprop", "adamw"),
+            "schedule": ("cosine", "plateau", "exponential", "constant"),
         }.items():
             if getattr(self, name) not in allowed:
                 raise ArgumentError(
@@ -72,6 +75,7 @@ class Recipe:
             "warmup": (lambda v: v >= 0, "0 or more epochs"),
             "plateau": (lambda v: v >= 1, "a whole number of at least 1"),
             "label_smoothing": (lambda v: 0 <= v < 1, "from 0 to below 1"),
+            "auxiliary": (lambda v: v >= 0, "0 or more"),
             "clip": (lambda v: v >= 0, "0 or more"),
             "ema": (lambda v: 0 <= v < 1, "from 0 to below 1"),
             "patience": (lambda v: v >= 0, "0 or more epochs"),
@@ -100,6 +104,14 @@ RECIPES: Mapping[str, Recipe] = {
     "alexnet2012": Recipe(
         epochs=90, batch=128, optimizer="sgd", lr=0.01, weight_decay=5e-4, decay_all=True,
         schedule="plateau", plateau=10, warmup=0.0, clip=0.0,
+    ),
+    # Szegedy et al. 2015, Rethinking the Inception Architecture, sections 7 and 8: RMSProp with decay 0.9 and epsilon
+    # 1, momentum 0.9, rate 0.045 times 0.94 every second epoch, gradients clipped at a norm of 2, label smoothing
+    # 0.1; there 50 replicas with batches of 32 for 100 epochs. The weight decay and the auxiliary classifier's
+    # weight of 0.4 are of the authors' published code; the paper states neither.
+    "inception2015": Recipe(
+        epochs=100, batch=32, optimizer="rmsprop", lr=0.045, weight_decay=4e-5, schedule="exponential",
+        warmup=0.0, label_smoothing=0.1, auxiliary=0.4, clip=2.0,
     ),
 }  # fmt: skip
 
