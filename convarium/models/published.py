@@ -20,7 +20,7 @@ from functools import cache
 from typing import Any
 
 from convarium.errors import ArgumentError, UnknownName, unknown_name
-from convarium.models import foreign
+from convarium.models import foreign, timm_results
 from convarium.models.registry import variant
 
 PUBLISHERS = ("torchvision", "timm", "openai", "open_clip")
@@ -64,7 +64,7 @@ class Published:
         sha256: the checksum's beginning, as far as the publisher tells it; the hub tells its own on download.
         bytes: size of the file, as exact as the publisher tells it; None where it does not.
         parameters: of the publisher's network; None where not told.
-        top1: accuracy on ImageNet-1k in per cent; None where the publisher's package does not tell it.
+        top1: accuracy on ImageNet-1k in per cent; None where the publisher does not tell it.
         top5: as top1, among the first five.
         classes: number of class scores; 0 where the weights end before the classifier.
         size: side of the input in pixels.
@@ -302,6 +302,7 @@ def _of_timm(model: str, c: Any) -> Published:
     file = url.rpartition("/")[2]
     hashed = _HASHED.search(file)
     papers = (c.paper_ids,) if isinstance(c.paper_ids, str) else c.paper_ids or ()
+    top1, top5 = timm_results.accuracy(f"{model}.{c.tag}", c.input_size[-1]) or (None, None)
     return Published(
         publisher="timm",
         model=model,
@@ -311,6 +312,8 @@ def _of_timm(model: str, c: Any) -> Published:
         url=url,
         hub=hub,
         sha256=hashed[1] if hashed else "",
+        top1=top1,
+        top5=top5,
         classes=c.num_classes,
         size=c.input_size[-1],
         resize=math.floor(c.input_size[-1] / c.crop_pct),
