@@ -19,4 +19,9 @@ def test_published_weights_carry_it():
 
 
 def test_every_figure_is_a_share_and_top5_is_no_less():
-    assert all(0 < top1 <= top5 <= 100 for top1, top5 in timm_results._table().values())
+    assert all(0 < row.top1 <= row.top5 <= 100 for row in timm_results.results().values())
+
+
+def test_parameters_and_operations_stand_beside_it():
+    row = timm_results.results()["vit_base_patch16_224.augreg_in21k_ft_in1k", 224]
+    assert (row.parameters, row.macs) == (86.57e6, 17.58e9)
