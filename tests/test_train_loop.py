@@ -260,6 +260,24 @@ def test_plateau_divides_by_ten_after_waiting():
     assert factors == pytest.approx([1, 1, 1, 0.1, 0.1, 0.01, 0.01])
 
 
+def test_a_part_may_learn_at_a_rate_of_its_own(tmp_path):
+    class Slow(torch.nn.Linear):
+        rate = 0.1
+
+    def moved(part):
+        torch.manual_seed(0)
+        net = torch.nn.Sequential(torch.nn.Flatten(), part(3 * 16 * 16, 10))
+        before = net[1].weight.detach().clone()
+        way = replace(
+            PLAIN, epochs=1, momentum=0.0, weight_decay=0.0, clip=0.0, warmup=0.0, schedule="constant"
+        )
+        one = Fixed()
+        loop.fit(Classify(net), one, way, setting(tmp_path))
+        return (net[1].weight - before).norm().item()
+
+    assert moved(Slow) == pytest.approx(0.1 * moved(torch.nn.Linear), rel=0.2)
+
+
 def test_the_exponential_schedule_falls_every_second_epoch():
     recipe = Recipe(schedule="exponential", lr=1.0, warmup=0.0, epochs=6)
     rates = [optim.learning_rate(recipe, step, steps_per_epoch=3) for step in (0, 5, 6, 11, 12)]

@@ -35,6 +35,8 @@ PAPER = "Zhang et al., Fixup Initialization: Residual Learning Without Normaliza
 class Bias(nn.Module):
     """x + b, one trained number for all channels, at first 0."""
 
+    rate = 0.1  # scalars learn ten times slower than weights (section 4.1)
+
     def __init__(self) -> None:
         super().__init__()
         self.bias = nn.Parameter(torch.zeros(1))
@@ -49,6 +51,8 @@ class Bias(nn.Module):
 
 class Scale(nn.Module):
     """s x, one trained number for all channels, at first 1."""
+
+    rate = 0.1  # scalars learn ten times slower than weights (section 4.1)
 
     def __init__(self) -> None:
         super().__init__()

@@ -189,7 +189,7 @@ def _step(parts: Parts, batch: Any, rate: float, recipe: Recipe, setting: Settin
     """One step down the gradient; the loss and the number of right answers."""
     _seed(_mixed(setting.seed, parts.progress.step), setting.device)
     for group in parts.optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group["rate"]
     pictures = batch.pictures.to(setting.device, non_blocking=True)
     labels = batch.labels.to(setting.device, non_blocking=True)
     pictures = setting.precision.lay(setting.normalise(pictures))

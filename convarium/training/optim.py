@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,21 +13,29 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from convarium.training.recipes import Recipe
 
 
-def parameter_groups(net: nn.Module, recipe: Recipe) -> list[dict[str, object]]:
+def parameter_groups(net: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
     """Parameters that are decayed, and those that are not.
 
     Args:
-        net: parameters that need no gradient are left out.
+        net: parameters that need no gradient are left out. A module whose own parameters learn at another rate says so
+            by its attribute `rate`, as 0.1.
         recipe: says whether norms and biases (parameters of fewer than two axes) are decayed.
 
     Returns:
-        Groups for a torch optimiser; none is empty.
+        Groups for a torch optimiser; "rate" is what the learning rate is multiplied by. None is empty.
     """
-    trained = [p for p in net.parameters() if p.requires_grad]
-    decayed = [p for p in trained if recipe.decay_all or p.ndim >= 2]
-    rest = [p for p in trained if not (recipe.decay_all or p.ndim >= 2)]
-    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": rest, "weight_decay": 0.0}]
-    return [group for group in groups if group["params"]]
+    groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
+    seen: set[nn.Parameter] = set()
+    for module in net.modules():
+        for parameter in module.parameters(recurse=False):
+            if parameter.requires_grad and parameter not in seen:
+                seen.add(parameter)
+                kind = (recipe.decay_all or parameter.ndim >= 2, getattr(module, "rate", 1.0))
+                groups.setdefault(kind, []).append(parameter)
+    return [
+        {"params": groups[kind], "weight_decay": recipe.weight_decay if kind[0] else 0.0, "rate": kind[1]}
+        for kind in sorted(groups, reverse=True)
+    ]
 
 
 def optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
