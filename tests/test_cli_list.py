@@ -9,6 +9,7 @@ import pytest
 
 from convarium.cli import main
 from convarium.models import names, variant
+from convarium.models.published import available
 
 
 @pytest.fixture
@@ -94,6 +95,17 @@ def test_only_those_with_published_weights(listed):
     assert "resnet110" not in rows  # of CIFAR-10, which no publisher has
     _, lines, _ = listed("resnet18", "--weights")
     assert lines[0].endswith("weights") and lines[1].split()[-1] == str(len(rows["resnet18"]))
+
+
+def test_a_pattern_shows_the_names_of_the_weights_too(listed):
+    _, lines, _ = listed("resnet18", "--weights")
+    assert [line.strip() for line in lines if line.startswith("    ")] == [
+        weights.reference for weights in available("resnet18")
+    ]
+    _, lines, _ = listed("timm:resnet10t", "--weights")
+    assert lines == ["timm:resnet10t", "    timm:resnet10t.c3_in1k"]
+    _, lines, _ = listed("--family", "vgg", "--weights")
+    assert not any(line.startswith(" ") for line in lines)
 
 
 def test_nothing_left_is_said_and_is_no_mistake(listed):

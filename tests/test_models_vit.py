@@ -92,7 +92,7 @@ def test_attention_tells_its_products():
     attention = SelfAttention(192, 3)
     with FlopCounterMode(display=False) as counter:
         attention(torch.empty(1, 197, 576, device="meta"))
-    assert attention.macs(197) == counter.get_total_flops() // 2
+    assert attention.macs((1, 197, 576)) == counter.get_total_flops() // 2
 
 
 def test_heads_must_divide_the_width():

@@ -23,7 +23,9 @@ def run(
     family: str = typer.Option(None, help="Of this family only, as vgg."),
     year: str = typer.Option(None, help="Of this year of the paper, as 2015, or of these, as 2014-2016."),
     weights: bool = typer.Option(
-        False, "--weights", help="Only those with published weights, and how many sets there are."
+        False,
+        "--weights",
+        help="Only those with published weights, and how many sets there are; with a pattern, their names too.",
     ),
     sort: str = typer.Option(
         None, help="name, year, parameters, macs or top1 (best first); in the order of history by default."
@@ -64,7 +66,7 @@ def run(
         for row in rows:
             print(json.dumps(_fields(row) | ({"weights": sets[row.name]} if weights else {})))
     else:
-        _table(rows, sets)
+        _table(rows, sets, named=pattern != "*")
 
 
 def _fields(row: Variant) -> dict[str, Any]:
@@ -84,7 +86,7 @@ def _fields(row: Variant) -> dict[str, Any]:
     }
 
 
-def _table(rows: list[Variant], sets: dict[str, list[str]]) -> None:
+def _table(rows: list[Variant], sets: dict[str, list[str]], named: bool) -> None:
     width = max(len(row.name) for row in rows)
     asked = "  weights" if sets else ""
     print(
@@ -97,10 +99,12 @@ def _table(rows: list[Variant], sets: dict[str, list[str]]) -> None:
             f"{row.name:<{width}}  {row.family:<12}  {row.year}  {row.parameters:>13,}  {macs:>9}  "
             f"{row.size:>5}  {top1:>7}" + (f"  {len(sets[row.name]):>7}" if sets else "")
         )
+        if named:
+            _references(sets.get(row.name, []))
     if any(row.top1 is not None for row in rows):
         print("top-1 and MACs as published; `convarium show NAME` gives the source")
     if sets:
-        print("`convarium weights NAME` lists the sets of weights")
+        print("`convarium weights NAME` tells accuracy, input and licence of each set of weights")
 
 
 def _foreign(pattern: str, weights: bool, as_json: bool, sort: str | None) -> None:
@@ -124,6 +128,12 @@ def _foreign(pattern: str, weights: bool, as_json: bool, sort: str | None) -> No
             )
         else:
             print(name)
+            _references(sets.get(name, []))
+
+
+def _references(found: list[str]) -> None:
+    for reference in found:
+        print(f"    {reference}")
 
 
 def _published(names: list[str]) -> dict[str, list[str]]:

@@ -238,7 +238,7 @@ register(
         parameters=62_357_608,
         size=224,
         top1=61.6,
-        source="the paper's table 2: one net as in figure 3, 38.4 % error on the ILSVRC-2012 validation set",
+        source="the paper's (v3) table 2: one net as in figure 3, 38.4 % error on the ILSVRC-2012 validation set",
         initialise=initialise_2013,
     ),
     Variant(

@@ -28,6 +28,7 @@ from convarium.errors import ArgumentError
 from convarium.joins import Chain, Sum
 from convarium.models.parts import DropPath, fraction
 from convarium.models.registry import Variant, register
+from convarium.models.timm_results import SOURCE as TIMM_RESULTS
 from convarium.models.token_parts import even_rates
 from convarium.models.weights import Rules
 from convarium.net import Head, Net, Stage
@@ -272,16 +273,17 @@ SIZES = {
     "huge": ((3, 3, 27, 3), 352),
 }
 
+_TIMM_SOURCE = f"{TIMM_RESULTS}: "
 _TORCHVISION_SOURCE = "torchvision's ConvNeXt weights IMAGENET1K_V1, metadata"
 _V1_SOURCE = "facebookresearch/ConvNeXt, README: pre-trained on ImageNet-22K, 224 pixels"
 _V2_SOURCE = "facebookresearch/ConvNeXt-V2, README: FCMAE, fine-tuned on ImageNet-1K, 224 pixels"
 
 # size: parameters, GMACs, top-1, source, the reference's library
 FIRST = {
-    "atto": (3_695_520, None, None, "", "timm"),
-    "femto": (5_217_784, None, None, "", "timm"),
-    "pico": (9_045_672, None, None, "", "timm"),
-    "nano": (15_593_560, None, None, "", "timm"),
+    "atto": (3_695_520, 0.55, 75.672, f"{_TIMM_SOURCE}d2_in1k", "timm"),
+    "femto": (5_217_784, 0.79, 77.498, f"{_TIMM_SOURCE}d1_in1k", "timm"),
+    "pico": (9_045_672, 1.37, 79.516, f"{_TIMM_SOURCE}d1_in1k", "timm"),
+    "nano": (15_593_560, 2.46, 80.762, f"{_TIMM_SOURCE}d1h_in1k", "timm"),
     "tiny": (28_589_128, 4.456, 82.520, _TORCHVISION_SOURCE, "torchvision"),
     "small": (50_223_688, 8.684, 83.616, _TORCHVISION_SOURCE, "torchvision"),
     "base": (88_591_464, 15.355, 84.062, _TORCHVISION_SOURCE, "torchvision"),
@@ -329,7 +331,8 @@ def _row(
 register(
     *(
         _row(
-            f"convnext_{size}", size, 2022, f"{V1}, section 3" if source else "Wightman, timm, 2022",
+            f"convnext_{size}", size, 2022,
+            "Wightman, timm, 2022" if source.startswith(_TIMM_SOURCE) else f"{V1}, section 3",
             parameters, gmacs, top1, source, library,
         )
         for size, (parameters, gmacs, top1, source, library) in FIRST.items()

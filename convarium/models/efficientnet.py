@@ -36,6 +36,7 @@ from convarium.models.mobile_parts import (
 )
 from convarium.models.parts import divisible, fraction, squeeze_excite
 from convarium.models.registry import Variant, register
+from convarium.models.timm_results import SOURCE as TIMM_RESULTS
 from convarium.models.weights import Rule
 from convarium.net import Head, Net, Stage
 
@@ -211,6 +212,17 @@ TORCHVISION = {
     "b6": (528, 19.068, 84.008),
     "b7": (600, 37.746, 84.122),
 }
+# name: top-1 of timm's aa_in1k, the paper's weights: AutoAugment at the sides of `SCALES`
+TENSORFLOW = {
+    "b0": 76.882,
+    "b1": 78.84,
+    "b2": 80.074,
+    "b3": 81.648,
+    "b4": 83.04,
+    "b5": 83.696,
+    "b6": 84.124,
+    "b7": 84.424,
+}
 # name: width, depth, dropout, side in pixels, parameters, top-1. The published 407 to 2,640 million
 # multiply-accumulates are 3 to 6 % above convolutions and linears alone, so they are not given here.
 LITE = {
@@ -254,6 +266,10 @@ register(
             size=size,
             # timm keeps torch's momentum here; it acts in training alone.
             arguments={"width": width, "depth": depth, "dropout": dropout, "padding": "same", "eps": 1e-3},
+            macs=TORCHVISION[name][1] * 1e9 if TORCHVISION[name][0] == size else None,
+            top1=TENSORFLOW[name],
+            source=f"{TIMM_RESULTS}: aa_in1k"
+            + ("; MACs: torchvision's metadata of the like net" if TORCHVISION[name][0] == size else ""),
             reference=f"timm:tf_efficientnet_{name}",
             initialise=initialise,
             rules={"timm": timm_rules},

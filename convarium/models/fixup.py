@@ -175,8 +175,6 @@ register(
         size=32,
         classes=10,
         arguments={"depth": 110},
-        top1=92.76,
-        source="the paper's table 1, on CIFAR-10: 7.24 % error",
         initialise=initialise,
     ),
 )

@@ -150,7 +150,7 @@ register(
         parameters=7_595_176,
         size=224,
         top1=59.36,
-        source="the authors' note beside their published weights, on the ILSVRC-2012 validation set",
+        source="the authors' readme, gist mavenlin/d802a5849de39225bcc6, on the ILSVRC-2012 validation set",
         initialise=initialise,
     ),
 )

@@ -27,6 +27,7 @@ from convarium.joins import Chain, Sum
 from convarium.layers import PadShortcut
 from convarium.models.registry import Variant, register
 from convarium.models.residual import blocks_of, conv, initialise, last_norm
+from convarium.models.timm_results import SOURCE as TIMM_RESULTS
 from convarium.models.weights import Rule
 from convarium.net import Head, Net, Stage
 
@@ -225,11 +226,11 @@ TIMM: list[Rule] = [
     (r"head\.fc\.weight", "head.fc.weight", lambda weight: weight.flatten(1)),  # a 1x1 convolution there
 ]
 
-# name: depths, parameters
+# name: depths, parameters, GMACs and top-1 of timm's a1h_in1k
 IMAGENET = {
-    "resnetv2_50": ((3, 4, 6, 3), 25_549_352),
-    "resnetv2_101": ((3, 4, 23, 3), 44_541_480),
-    "resnetv2_152": ((3, 8, 36, 3), 60_185_128),
+    "resnetv2_50": ((3, 4, 6, 3), 25_549_352, 4.11, 80.41),
+    "resnetv2_101": ((3, 4, 23, 3), 44_541_480, 7.83, 82.042),
+    "resnetv2_152": ((3, 8, 36, 3), 60_185_128, None, None),
 }
 
 # name: depth, bottleneck, shortcut, parameters, error on CIFAR-10 in per cent (the paper's table 2)
@@ -272,11 +273,14 @@ register(
             parameters=parameters,
             size=224,
             arguments={"depths": depths},
+            macs=gmacs and gmacs * 1e9,
+            top1=top1,
+            source=f"{TIMM_RESULTS}: a1h_in1k" if top1 else "",
             reference=f"timm:{name}",
             initialise=initialise,
             rules={"timm": TIMM},
         )
-        for name, (depths, parameters) in IMAGENET.items()
+        for name, (depths, parameters, gmacs, top1) in IMAGENET.items()
     ),
     *(
         Variant(
@@ -290,7 +294,7 @@ register(
             classes=10,
             arguments={"depth": depth, "width": width},
             top1=round(100 - error, 2),
-            source="the paper's table 5, on CIFAR-10 without dropout",
+            source="the paper's table 5, on CIFAR-10 without dropout, median of 5 runs",
             initialise=initialise,
         )
         for name, (depth, width, parameters, error) in WRN.items()

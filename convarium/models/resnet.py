@@ -51,6 +51,7 @@ from convarium.models.residual import (
     stages,
     stem,
 )
+from convarium.models.timm_results import SOURCE as TIMM_RESULTS
 from convarium.net import Net
 
 PAPER = "He et al., Deep Residual Learning for Image Recognition, 2015"
@@ -296,13 +297,20 @@ CIFAR = {
     "resnet110": (110, "A", 1_727_962, 6.43),
 }
 
-# name: the net that it changes, parameters, top-1 (table 5 of Bag of Tricks, which has ResNet-50 only)
+# name: of the form that the paper has, GMACs (its table 1), top-1 of one crop (the authors' own measurement)
+AS_PUBLISHED = {
+    "resnet50": (3.8, 75.3),
+    "resnet101": (7.6, 76.4),
+    "resnet152": (11.3, 77.0),
+}
+
+# name: the net that it changes, parameters, GMACs as timm counts them, top-1, where that is from
 MADE_D = {
-    "resnet18d": ("resnet18", 11_708_744, None),
-    "resnet34d": ("resnet34", 21_816_904, None),
-    "resnet50d": ("resnet50", 25_576_264, 77.16),
-    "resnet101d": ("resnet101", 44_568_392, None),
-    "resnet152d": ("resnet152", 60_212_040, None),
+    "resnet18d": ("resnet18", 11_708_744, 2.06, 72.296, f"{TIMM_RESULTS}: ra2_in1k"),
+    "resnet34d": ("resnet34", 21_816_904, 3.91, 77.108, f"{TIMM_RESULTS}: ra2_in1k"),
+    "resnet50d": ("resnet50", 25_576_264, 4.35, 77.16, "the paper's table 5; MACs: timm"),
+    "resnet101d": ("resnet101", 44_568_392, 8.08, 80.466, f"{TIMM_RESULTS}: gluon_in1k"),
+    "resnet152d": ("resnet152", 60_212_040, 11.8, 80.476, f"{TIMM_RESULTS}: gluon_in1k"),
 }
 
 register(
@@ -355,10 +363,13 @@ register(
             parameters=IMAGENET[name][3],
             size=224,
             arguments={"depths": IMAGENET[name][1], "bottleneck": True, "v1": True},
+            macs=gmacs * 1e9,
+            top1=top1,
+            source="MACs: the paper's table 1; top-1: KaimingHe/deep-residual-networks, README, one crop",
             initialise=initialise,
             rules={"torchvision": rules()},
         )
-        for name in ("resnet50", "resnet101", "resnet152")
+        for name, (gmacs, top1) in AS_PUBLISHED.items()
     ),
     *(
         Variant(
@@ -370,12 +381,13 @@ register(
             parameters=parameters,
             size=224,
             arguments={"depths": IMAGENET[base][1], **IMAGENET[base][2], "shortcut": "D", "stem": "3x3"},
+            macs=gmacs * 1e9,
             top1=top1,
-            source="" if top1 is None else "the paper's table 5",
+            source=source,
             reference=f"timm:{name}",
             initialise=initialise,
             rules={"timm": rules("3x3", projection=1)},
         )
-        for name, (base, parameters, top1) in MADE_D.items()
+        for name, (base, parameters, gmacs, top1, source) in MADE_D.items()
     ),
 )

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from convarium.joins import Chain
 from convarium.models.parts import fraction
 from convarium.models.registry import Variant, register
+from convarium.models.timm_results import SOURCE as TIMM_RESULTS
 from convarium.models.token_parts import (
     FirstToken,
     PatchTokens,
@@ -141,11 +142,12 @@ def timm(net: nn.Module) -> list[Rule]:
     ]
 
 
-# name: patch, width, depth, heads, parameters, GMACs and top-1 of torchvision's IMAGENET1K_V1, reference
+# name: patch, width, depth, heads, parameters, GMACs and top-1 of timm's augreg_in21k_ft_in1k or torchvision's
+# IMAGENET1K_V1, reference
 VARIANTS = {
-    "vit_tiny_16": (16, 192, 12, 3, 5_717_416, None, None, "timm:vit_tiny_patch16_224"),
-    "vit_small_16": (16, 384, 12, 6, 22_050_664, None, None, "timm:vit_small_patch16_224"),
-    "vit_small_32": (32, 384, 12, 6, 22_878_952, None, None, "timm:vit_small_patch32_224"),
+    "vit_tiny_16": (16, 192, 12, 3, 5_717_416, 1.26, 75.452, "timm:vit_tiny_patch16_224"),
+    "vit_small_16": (16, 384, 12, 6, 22_050_664, 4.61, 81.402, "timm:vit_small_patch16_224"),
+    "vit_small_32": (32, 384, 12, 6, 22_878_952, 1.15, 76.01, "timm:vit_small_patch32_224"),
     "vit_b_16": (16, 768, 12, 12, 86_567_656, 17.564, 81.072, "torchvision:vit_b_16"),
     "vit_b_32": (32, 768, 12, 12, 88_224_232, 4.409, 75.912, "torchvision:vit_b_32"),
     "vit_l_16": (16, 1024, 24, 16, 304_326_632, 61.555, 79.662, "torchvision:vit_l_16"),
@@ -158,14 +160,16 @@ register(
             name=name,
             family="vit",
             build=vit,
-            year=2020 if gmacs else 2021,
-            paper=f"{PAPER}, table 1" if gmacs else SMALLER,
+            year=2021 if reference.startswith("timm") else 2020,
+            paper=SMALLER if reference.startswith("timm") else f"{PAPER}, table 1",
             parameters=parameters,
             size=224,
             arguments={"patch": patch, "width": width, "depth": depth, "heads": heads},
-            macs=gmacs * 1e9 if gmacs else None,
+            macs=gmacs * 1e9,
             top1=top1,
-            source="torchvision's ViT weights IMAGENET1K_V1, metadata" if gmacs else "",
+            source=f"{TIMM_RESULTS}: augreg_in21k_ft_in1k"
+            if reference.startswith("timm")
+            else "torchvision's ViT weights IMAGENET1K_V1, metadata",
             reference=reference,
             initialise=initialise,
             rules={"convarium": own, "torchvision": torchvision, "timm": timm},
