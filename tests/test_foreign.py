@@ -11,10 +11,11 @@ import torch
 import torchvision
 from torch import nn
 
-from convarium.errors import ArgumentError, UnknownName
-from convarium.models import foreign, weights
+from convarium.errors import ArgumentError, UnknownName, WeightsMismatch
+from convarium.models import foreign, timm_results, weights
+from convarium.models.adapt import dealt_out
 from convarium.models.foreign import build_empty, create
-from tests.reference import randomise
+from tests.reference import build, randomise
 
 # name, and a size at which it runs in a moment
 SOME = [
@@ -29,6 +30,40 @@ SOME = [
     ("torchvision:vit_b_32", 32),
     ("torchvision:googlenet", 64),
 ]
+
+
+# name, its arguments, channels asked for, tensors of its classifiers, of its first convolution: plain nets, a
+# convolution as classifier, tokens, auxiliary classifiers, two classifiers that are averaged
+TRAINED = [
+    ("torchvision:resnet18", {}, 1, ["fc"], "conv1"),
+    ("torchvision:mobilenet_v3_small", {}, 4, ["classifier.3"], "features.0.0"),
+    ("torchvision:squeezenet1_1", {}, 8, ["classifier.1"], "features.0"),
+    ("torchvision:vit_b_32", {}, 4, ["heads.head"], "conv_proj"),
+    ("torchvision:googlenet", {}, 8, ["aux1.fc2", "aux2.fc2", "fc"], "conv1.conv"),
+    ("timm:resnet10t", {}, 1, ["fc"], "conv1.0"),
+    ("timm:resnet10t", {}, 4, ["fc"], "conv1.0"),
+    ("timm:resnet10t", {}, 8, ["fc"], "conv1.0"),
+    ("timm:vit_tiny_patch16_224", {"depth": 2}, 1, ["head"], "patch_embed.proj"),
+    ("timm:dpn48b", {}, 4, ["classifier"], "features.conv1_1.conv"),
+    ("timm:deit_tiny_distilled_patch16_224", {"depth": 2}, 8, ["head", "head_dist"], "patch_embed.proj"),
+]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A function that gives a library's random state and its file, made once."""
+    folder, made = tmp_path_factory.mktemp("trained"), {}
+
+    def file(name: str, **arguments):
+        key = (name, *arguments.items())
+        if key not in made:
+            path = folder / f"{len(made)}.pth"
+            state = randomise(build(name, **arguments)).state_dict()
+            torch.save(state, path)
+            made[key] = (state, path)
+        return made[key]
+
+    return file
 
 
 @pytest.mark.parametrize(("name", "size"), SOME)
@@ -143,12 +178,103 @@ def test_a_size_that_cannot_work_is_refused():
         create("torchvision:squeezenet1_1", size=8)
 
 
+@pytest.mark.parametrize(("name", "arguments", "channels", "heads", "first"), TRAINED)
+def test_a_file_of_other_classes_and_channels_gives_all_but_them(
+    name, arguments, channels, heads, first, files, caplog
+):
+    state, path = files(name, **arguments)
+    net = create(name, classes=5, in_channels=channels, weights=path, **arguments)
+    got, changed = net.state_dict(), {f"{first}.weight"}
+    assert torch.equal(got[f"{first}.weight"], dealt_out(state[f"{first}.weight"], channels))
+    for head in heads:
+        changed |= {f"{head}.weight", f"{head}.bias"}
+        assert got[f"{head}.weight"].shape == (5, *state[f"{head}.weight"].shape[1:])
+        assert got[f"{head}.weight"].isfinite().all() and got[f"{head}.bias"].shape == (5,)
+    assert all(torch.equal(got[key], value) for key, value in state.items() if key not in changed)
+    (said,) = caplog.messages
+    assert said == (
+        f"{name} from {path.name}: {first} made for {channels} channels of the file's 3; "
+        f"{', '.join(heads)} drawn fresh, to be trained (the file scores 1000 classes)"
+    )
+
+
+@pytest.mark.parametrize("name", ["torchvision:googlenet", "timm:resnet10t"])
+def test_a_file_that_fits_is_loaded_whole_and_without_a_word(name, files, caplog):
+    state, path = files(name)
+    got = create(name, weights=path).state_dict()
+    assert got.keys() == state.keys() and all(torch.equal(got[key], state[key]) for key in state)
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("name", ["torchvision:googlenet", "timm:resnet10t", "timm:dpn48b"])
+def test_a_file_loads_into_a_network_without_classes(name, files):
+    state, path = files(name)
+    net = create(name, classes=0, weights=path)
+    assert net.classes == 0 and set(net.state_dict()) < set(state)
+    assert all(torch.equal(value, state[key]) for key, value in net.state_dict().items())
+
+
+def test_a_network_gets_as_many_classes_as_the_file(files, caplog):
+    state, path = files("timm:resnet10t", num_classes=11)
+    net = create("timm:resnet10t", weights=path)
+    assert net.classes == net.architecture["arguments"]["classes"] == 11
+    assert torch.equal(net.head.weight, state["fc.weight"])
+    assert f"timm:resnet10t from {path.name}: 11 classes as in the file, not 1000" in caplog.text
+
+
+def test_a_larger_files_classifier_is_replaced_by_the_published_number(files):
+    _, path = files("timm:resnet10t", num_classes=11)
+    assert create("timm:resnet10t", classes=1000, weights=path).head.weight.shape == (1000, 512)
+
+
+def test_nothing_else_is_adapted(files):
+    state, path = files("timm:resnet10t")
+    torch.save(state | {"layer1.0.conv1.weight": torch.zeros(8, 64, 3, 3)}, path.with_name("other.pth"))
+    with pytest.raises(WeightsMismatch, match="1 tensors do not fit:\n! shape +layer1.0.conv1.weight"):
+        create("timm:resnet10t", classes=5, weights=path.with_name("other.pth"))
+    _, path = files("torchvision:resnet18")
+    with pytest.raises(WeightsMismatch, match="does not fit timm:resnet10t: "):
+        create("timm:resnet10t", weights=path)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "key"),
+    [("timm:vit_tiny_patch16_224", 64, "pos_embed"), ("torchvision:vit_b_32", 64, "encoder.pos_embedding")],
+)
+def test_positions_are_resampled_as_the_library_does(name, size, key, files):
+    state, path = files(name)
+    net = create(name, size=size, weights=path)
+    assert net.state_dict()[key].shape[1] == 1 + (size // (16 if "16" in name else 32)) ** 2
+    assert torch.equal(net.state_dict()[key][:, 0], state[key][:, 0])  # of the class token
+    assert net.eval()(torch.zeros(1, 3, size, size)).shape == (1, 1000)
+
+
+def test_names_of_the_librarys_older_files_are_read(files, tmp_path):
+    state, _ = files("torchvision:densenet121")
+    old = {n.replace("norm1.", "norm.1.").replace("conv1.", "conv.1."): t for n, t in state.items()}
+    assert old.keys() != state.keys()
+    torch.save(old, tmp_path / "old.pth")
+    net = create("torchvision:densenet121", weights=tmp_path / "old.pth")
+    assert torch.equal(net.state_dict()["features.conv0.weight"], state["features.conv0.weight"])
+
+
+def test_a_plain_dictionary_is_of_the_present_version():
+    net = create("torchvision:mnasnet0_5", classes=3, size=64)
+    again = build_empty(net.architecture)
+    weights.fit(again, dict(net.state_dict()))
+    assert torch.equal(again.head.weight, net.head.weight)
+
+
 def test_a_row_says_what_the_library_tells():
     row = foreign.variant("torchvision:resnet18")
     assert (row.parameters, row.classes, row.size, row.top1) == (11_689_512, 1000, 224, 69.758)
     row = foreign.variant("timm:resnet10t")
     theirs = sum(p.numel() for p in timm.create_model("resnet10t").parameters())
-    assert (row.parameters, row.size, row.top1) == (theirs, 176, None)
+    assert (row.parameters, row.size) == (theirs, 176)
+    measured = timm_results.results()["resnet10t.c3_in1k", 176]
+    assert (row.top1, row.macs) == (measured.top1, measured.macs)
+    assert row.source == f"{timm_results.SOURCE}: c3_in1k"
+    assert foreign.variant("timm:convnextv2_atto").paper == "as in timm, arXiv:2301.00808"
 
 
 def test_only_these_prefixes_are_foreign():

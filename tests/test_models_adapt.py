@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
 from convarium.errors import ArgumentError, WeightsMismatch
-from convarium.models import create, names, registry, variant
+from convarium.models import create, front, names, registry, variant
 from convarium.models.adapt import classifiers, dealt_out
+from convarium.models.published import find
 from convarium.net import meta_call
 from tests.reference import build, randomise
 
@@ -121,13 +124,64 @@ def test_a_file_of_as_many_classes_as_asked_for_is_loaded_whole(saved):
     assert torch.equal(net.head.fc.weight, whole.head.fc.weight)
 
 
-@pytest.mark.parametrize(
-    "arguments", [{}, {"classes": 10}, {"classes": 10, "in_channels": 3}, {"in_channels": 3}]
-)
-def test_nothing_is_adapted_that_was_not_asked_for(arguments, saved):
+@pytest.mark.parametrize("name", [*KINDS, "googlenet"])
+def test_without_a_number_asked_for_a_network_gets_the_files_classes(name, saved, caplog):
+    whole, file = saved(name, classes=3)
+    net = create(name, weights=file)
+    assert net.classes == net.architecture["arguments"]["classes"] == 3
+    assert all(torch.equal(value, whole.state_dict()[key]) for key, value in net.state_dict().items())
+    assert registry.build_empty(net.architecture).state_dict().keys() == net.state_dict().keys()
+    assert caplog.messages == [
+        f"{name} from {file.name}: 3 classes as in the file, not {variant(name).classes}"
+    ]
+
+
+def test_a_larger_sets_file_gets_a_fresh_classifier_for_the_rows_own_number(saved, caplog):
+    _, file = saved("resnet20", classes=17)
+    assert create("resnet20", classes=10, weights=file).head.fc.weight.shape == (10, 64)
+    assert caplog.messages == [
+        "resnet20 from resnet20.pth: head.fc drawn fresh, to be trained (the file scores 17 classes)"
+    ]
+
+
+def test_a_file_without_classifier_gets_one_where_classes_are_asked_for(tmp_path, caplog):
+    theirs = randomise(build("torchvision:resnet18")).state_dict()
+    torch.save({n: t for n, t in theirs.items() if "fc." not in n}, tmp_path / "backbone.pth")
+    assert create("resnet18", classes=1000, weights=tmp_path / "backbone.pth").head.fc.weight.shape == (
+        1000,
+        512,
+    )
+    assert caplog.messages[-1].endswith("head.fc drawn fresh, to be trained (the file has none)")
+    with pytest.raises(WeightsMismatch, match="missing    head.fc.weight"):
+        create("resnet18", weights=tmp_path / "backbone.pth")
+
+
+@pytest.mark.parametrize(("classes", "scores"), [(None, 21_841), (5, 5), (1000, 1000)])
+def test_published_weights_of_a_larger_set(classes, scores, tmp_path, monkeypatch):
+    theirs = randomise(build("timm:convnext_atto", num_classes=21_841))
+    torch.save(theirs.state_dict(), tmp_path / "in22k.pth")
+    record = replace(find("convnext_tiny", "timm:convnext_tiny.fb_in22k"), model="convnext_atto")
+    monkeypatch.setattr(front.published, "find", lambda name, reference: record)
+    monkeypatch.setattr(front.download, "fetch", lambda known: tmp_path / "in22k.pth")
+    net = create("convnext_atto", weights="timm:convnext_tiny.fb_in22k", classes=classes)
+    assert net.classes == scores and net.head.fc.weight.shape[0] == scores
+    assert torch.equal(net.head.fc.weight, theirs.state_dict()["head.fc.weight"]) == (classes is None)
+
+
+@pytest.mark.parametrize("arguments", [{}, {"in_channels": 3}, {"classes": 7, "in_channels": 3}])
+def test_channels_are_adapted_only_where_others_were_asked_for(arguments, saved):
     _, file = saved("resnet20", classes=7, in_channels=4)
-    with pytest.raises(WeightsMismatch, match="head.fc.weight: file"):
+    with pytest.raises(WeightsMismatch, match="stem.conv.weight: file"):
         create("resnet20", weights=file, **arguments)
+
+
+@pytest.mark.parametrize("name", ["timm:resnet10t", "torchvision:resnet18"])
+def test_networks_of_other_libraries_are_adapted_through_the_same_front(name, tmp_path):
+    theirs = randomise(build(name)).state_dict()
+    torch.save(theirs, tmp_path / "whole.pth")
+    net = create(name, classes=5, in_channels=1, weights=tmp_path / "whole.pth")
+    assert (net.classes, net.in_channels) == (5, 1)
+    assert torch.equal(net.state_dict()["layer1.0.conv1.weight"], theirs["layer1.0.conv1.weight"])
 
 
 def test_another_number_of_classes_excuses_no_other_tensor(saved):

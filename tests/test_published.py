@@ -9,7 +9,7 @@ from timm.data import create_transform, resolve_data_config
 
 from convarium.data.preprocessing import Preprocessing
 from convarium.errors import ArgumentError, UnknownName
-from convarium.models import names, variant
+from convarium.models import names, timm_results, variant
 from convarium.models.published import (
     Published,
     available,
@@ -39,6 +39,32 @@ def test_timms_record_is_its_configuration():
     assert weights.licence == "apache-2.0"
     assert (weights.size, weights.interpolation, weights.classes) == (224, "bicubic", 1000)
     assert find("resnet50", "timm:a1_in1k") == weights
+
+
+def test_figures_of_rows_are_those_that_the_libraries_publish():
+    seen = 0
+    for row in map(variant, names()):
+        library, _, theirs = (row.reference or "").partition(":")
+        if row.source.startswith(timm_results.SOURCE):
+            tag = row.source.removeprefix(f"{timm_results.SOURCE}: ").partition(";")[0]
+            measured = timm_results.results()[f"{theirs}.{tag}", row.size]
+            assert row.top1 == measured.top1
+            assert row.macs is None or row.macs == pytest.approx(measured.macs, rel=0.05)
+        elif row.source.startswith("torchvision's"):
+            tag = row.source.removesuffix(", metadata").split()[-1].rpartition(".")[2]
+            known = find(row.name, f"torchvision:{tag}")
+            assert (row.top1, row.size) == (known.top1, known.size)
+            weights = torchvision.models.get_model_weights(theirs)[known.tag]
+            assert row.macs == pytest.approx(weights.meta["_ops"] * 1e9)
+        else:
+            continue
+        seen += 1
+    assert seen > 70
+
+
+def test_a_figure_has_a_source_and_a_source_a_figure():
+    for row in map(variant, names()):
+        assert bool(row.source) == (row.top1 is not None or row.macs is not None), row.name
 
 
 def test_default_is_what_torchvision_holds_for_the_best():

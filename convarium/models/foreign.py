@@ -9,14 +9,16 @@ import re
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from convarium.errors import ArgumentError, unknown_name
+from convarium.models import timm_results
 from convarium.models.registry import Variant
-from convarium.models.wrapped import Foreign
+from convarium.models.wrapped import Foreign, with_weights
 from convarium.net import EndPoint, meta_call
 
 LIBRARIES = ("timm", "torchvision")
@@ -51,15 +53,18 @@ def create(
     classes: int | None = None,
     in_channels: int | None = None,
     size: int | None = None,
+    weights: str | Path | None = None,
     **arguments: Any,
 ) -> Foreign:
-    """Build a network of another library, with fresh weights drawn as that library draws them.
+    """Build a network of another library, with fresh weights drawn as that library draws them or with a file's.
 
     Args:
         name: as "timm:resnet10t" or "torchvision:swin_t".
         classes: number of class scores; the published number where None; 0 for features without a classifier.
         in_channels: channels of the picture; 3 where None. In torchvision's the first convolution is replaced.
         size: side of the input in pixels; the published side where None.
+        weights: a file of weights by the library's names; what it lacks for the classes and channels asked for is
+            made by the rules of `adapt`, and as many classes as it scores are taken where `classes` is None.
         arguments: the library's own.
 
     Returns:
@@ -68,6 +73,7 @@ def create(
     Raises:
         UnknownName: the library has no such network.
         ArgumentError: an argument that this network does not take, or a value that it cannot work with.
+        CheckpointError: the weights cannot be read or do not fit.
     """
     own_classes, own_size = _published(name)
     chosen = {
@@ -79,10 +85,22 @@ def create(
         least = 0 if argument == "classes" else 1
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise ArgumentError(f"{argument} = {value!r}; it must be a whole number of at least {least}")
-    net = _build(name, **chosen, **arguments)
+
+    def empty(count: int, channels: int) -> Foreign:
+        given = {**chosen, "classes": count, "in_channels": channels, **arguments}
+        return build_empty({"name": name, "arguments": given})
+
+    def fresh(count: int, channels: int) -> Foreign:
+        return _build(name, **{**chosen, "classes": count, "in_channels": channels, **arguments})
+
+    first = fresh if weights is None else empty
+    net = first(chosen["classes"], chosen["in_channels"])
     if chosen["size"] != own_size and not _works(net):
         raise ArgumentError(f"{name} cannot work with pictures of {size} pixels; its own size is {own_size}")
-    return net
+    if weights is None:
+        return net
+    loaded = with_weights(net, Path(weights), empty, fresh, any_count=classes is None)
+    return loaded.to(torch.get_default_device())
 
 
 def build_empty(architecture: Mapping[str, Any]) -> Foreign:
@@ -115,7 +133,7 @@ def variant(name: str) -> Variant:
         name: as "timm:resnet10t".
 
     Returns:
-        The row; its year is 0 and its paper the library's reference where the library tells no more.
+        The row; its year is 0, for no library tells it, and its paper is what the library refers to.
 
     Raises:
         UnknownName: the library has no such network.
@@ -123,13 +141,19 @@ def variant(name: str) -> Variant:
     classes, size = _published(name)
     architecture = {"name": name, "arguments": {"classes": classes, "in_channels": 3, "size": size}}
     library, _, theirs = name.partition(":")
-    paper, top1, macs = f"as in {library}", None, None
+    paper, top1, macs, source = f"as in {library}", None, None, ""
     if library == "timm":
-        papers = getattr(_configuration(theirs), "paper_ids", None) or ()
+        configuration = _configuration(theirs)
+        papers = configuration.paper_ids or ()
         paper = ", ".join([paper, *([papers] if isinstance(papers, str) else papers)])
+        measured = timm_results.results().get((f"{theirs}.{configuration.tag}", size))
+        if measured:
+            top1, macs = measured.top1, measured.macs
+            source = f"{timm_results.SOURCE}: {configuration.tag}"
     else:
         meta = _best(theirs).meta
         top1, macs = meta["_metrics"]["ImageNet-1K"]["acc@1"], meta["_ops"] * 1e9
+        source = f"torchvision's weights {_best(theirs).name}, metadata"
     return Variant(
         name=name,
         family=library,
@@ -141,7 +165,7 @@ def variant(name: str) -> Variant:
         classes=classes,
         macs=macs,
         top1=top1,
-        source="" if top1 is None else f"torchvision's weights {_best(theirs).name}, metadata",
+        source=source,
         reference=name,
         rules={library: ()},
     )
@@ -237,9 +261,11 @@ def _of_torchvision(
         given["image_size"] = size
     elif "input_size" in taken:
         given["input_size"] = (size, size)
+    if not classes and "aux_logits" in taken:
+        given["aux_logits"] = False
     if "init_weights" in taken and name in ("googlenet", "inception_v3"):
         given["init_weights"] = not torch.empty(0).is_meta  # a choice that they ask for
-    net = torchvision.models.get_model(name, weights=None, **given, **arguments)
+    net = torchvision.models.get_model(name, weights=None, **{**given, **arguments})
     if in_channels != 3:
         path, first = next((n, m) for n, m in net.named_modules() if isinstance(m, nn.Conv2d))
         settings = ("out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")

@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from convarium.models import download, foreign, published, registry
-from convarium.models import weights as weight_files
+from convarium.models import alike, download, foreign, published, registry
 from convarium.models.registry import Variant
 from convarium.net import Net
 
@@ -37,7 +36,8 @@ def create(
 
     Args:
         name: one of `names()`, or another library's as "timm:resnet10t" or "torchvision:regnet_y_400mf".
-        classes: number of class scores; the published number where None; 0 for features without a classifier.
+        classes: number of class scores; that of the weights or else the published number where None; 0 for features
+            without a classifier.
         in_channels: channels of the picture; the published number where None.
         size: side of the input in pixels, for networks whose head depends on it.
         weights: a file of weights (.safetensors, .pth) of this project or of a publisher whose names are known, or
@@ -55,17 +55,19 @@ def create(
     """
     if published.is_reference(weights):
         known = published.find(name, str(weights))
+        own = {n: v for n, v in arguments.items() if n not in known.arguments}
+        alike.refuse_altered(name, own, known.reference)
         arguments = {**known.arguments, **arguments}
-        classes = (known.classes or None) if classes is None else classes
+        if classes is None and known.publisher not in ("openai", "open_clip"):  # whose classes are no scores
+            classes = known.classes
         size = known.size if size is None else size
         weights = download.fetch(known)
+    elif weights is not None:
+        alike.refuse_others(name, arguments, Path(weights))
     asked: dict[str, Any] = {"classes": classes, "in_channels": in_channels, "size": size, **arguments}
     if not foreign.is_foreign(name):
         return registry.create(name, weights=weights, **asked)
-    wrapped = foreign.create(name, **asked)
-    if weights is not None:
-        weight_files.load(wrapped, Path(weights), {name.partition(":")[0]: ()})
-    return wrapped  # type: ignore[return-value]
+    return foreign.create(name, weights=weights, **asked)  # type: ignore[return-value]
 
 
 def build_empty(architecture: Mapping[str, Any]) -> Net:

@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from convarium.errors import ArgumentError, UnknownName, unknown_name
-from convarium.models import foreign, timm_results
+from convarium.errors import ArgumentError, UnknownName, WeightsMismatch, unknown_name
+from convarium.models import alike, foreign, timm_results
 from convarium.models.registry import variant
 
 PUBLISHERS = ("torchvision", "timm", "openai", "open_clip")
@@ -35,14 +35,6 @@ _CLIP = {
     "clip_vit_b_32": ("ViT-B-32", "vit_base_patch32_clip_224"),
     "clip_vit_b_16": ("ViT-B-16", "vit_base_patch16_clip_224"),
     "clip_vit_l_14": ("ViT-L-14", "vit_large_patch14_clip_224"),
-}
-
-# timm's names for networks that carry torchvision's name here.
-_IN_TIMM = {
-    "vit_b_16": "vit_base_patch16_224",
-    "vit_b_32": "vit_base_patch32_224",
-    "vit_l_16": "vit_large_patch16_224",
-    "vit_l_32": "vit_large_patch32_224",
 }
 
 # What these networks of torchvision's do to their input once they are given weights.
@@ -124,17 +116,12 @@ def available(name: str) -> list[Published]:
         if name not in foreign.names(library):
             raise unknown_name("network", name, foreign.names(library), f"(names as in {library})")
         return list(_torchvision(theirs) if library == "torchvision" else _timm(theirs))
-    row = variant(name)
     if name in _CLIP:
         return list(_clip(name))
-    library, _, theirs = (row.reference or "").partition(":")
     found: list[Published] = []
-    if not library:  # names alone do not say that the same is computed: resnet50_v1 has torchvision's
-        return found
-    if "torchvision" in row.rules:
-        found += _torchvision(theirs if library == "torchvision" else name)
-    if "timm" in row.rules:
-        found += _timm(theirs if library == "timm" else _IN_TIMM.get(name, name))
+    for library, listed in (("torchvision", _torchvision), ("timm", _timm)):
+        if model := alike.counterpart(name, library):
+            found += listed(model)
     return found
 
 
@@ -151,6 +138,7 @@ def find(name: str, reference: str) -> Published:
 
     Raises:
         UnknownName: there is none of that reference for this network; near ones are suggested.
+        WeightsMismatch: it is another network's of the same names and shapes.
     """
     known = available(name)
     publisher, _, tag = reference.partition(":")
@@ -159,6 +147,13 @@ def find(name: str, reference: str) -> Published:
     for published in known:
         if reference == published.reference or (publisher, tag) == (published.publisher, published.tag):
             return published
+    for other in alike.mistakable(name):
+        if any(reference in (p.reference, f"{p.publisher}:{p.tag}") for p in available(other)):
+            raise WeightsMismatch(
+                f"{reference!r} are weights of {other} ({variant(other).paper}); {name} has the same names and "
+                "shapes but computes something else, so they would be wrong in it; "
+                f"use create({other!r}, weights={reference!r})"
+            )
     if not known:
         raise UnknownName(
             f"no published weights are known for {name}, so not {reference!r} either; "
@@ -294,10 +289,10 @@ def _timm(model: str) -> Iterator[Published]:
         # Files of another kind than tensors by name are only named, and those with a class more are not ours.
         own = not configuration.custom_load or (configuration.hf_hub_id and configuration.custom_load != "hf")
         if configuration.has_weights and own and not configuration.label_offset:
-            yield _of_timm(model, configuration)
+            yield of_timm(model, configuration)
 
 
-def _of_timm(model: str, c: Any) -> Published:
+def of_timm(model: str, c: Any) -> Published:
     hub, url = c.hf_hub_id or "", "" if c.hf_hub_id else c.url
     file = url.rpartition("/")[2]
     hashed = _HASHED.search(file)

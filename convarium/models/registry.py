@@ -126,7 +126,8 @@ def create(
 
     Args:
         name: one of `names()`.
-        classes: number of class scores; the published number where None; 0 for features without a classifier.
+        classes: number of class scores; that of the file or else the published number where None; 0 for features
+            without a classifier.
         in_channels: channels of the picture; the published number where None.
         size: side of the input in pixels, for networks whose head depends on it.
         weights: a file of weights (.safetensors, .pth) of this project or of a publisher whose names are known;
@@ -158,15 +159,23 @@ def create(
     net, taken = _build(row, {**row.arguments, **chosen, **arguments})
     net.architecture = {"name": name, "arguments": {**chosen, **arguments}}
     if weights is not None:
+        said: list[str] = []
+
+        def rebuild(count: int) -> Net:
+            return _build(row, {**row.arguments, **chosen, **arguments, "classes": count})[0]
+
         made_to_fit = partial(
             adapt.adapted,
             net,
             initialise=row.initialise,
             taken=taken,
-            other_classes=chosen["classes"] not in (0, row.classes),
+            other_classes=bool(classes),
             other_channels=chosen["in_channels"] != row.in_channels,
+            rebuild=rebuild if classes is None else None,
+            said=said,
         )
         weight_files.load(net, Path(weights), row.rules, made_to_fit)
+        adapt.tell(name, Path(weights), said)
         return net.to(device)
     if device.type != "meta":
         net.to_empty(device=device)

@@ -2,22 +2,24 @@
 
 A publisher's names become ours by an ordered list of rules (pattern, replacement) or (pattern, replacement, value);
 the first pattern that matches a whole name decides; a replacement of None drops that tensor by name; a value is a
-function of the tensor (transpose, reshape). Rules for files that number their layers are made by a function from
-our network. Which publisher a file comes from is seen from its names. Position and shape alone never match
-anything: 97 % of ResNet-50's tensors share their shape with another.
+function of the tensor: a reshape, or else a `TwoWay` that tells its inverse (transpose). Rules for files that number
+their layers are made by a function from our network. Which publisher a file comes from is seen from its names.
+Position and shape alone never match anything: 97 % of ResNet-50's tensors share their shape with another.
 """
 
 from __future__ import annotations
 
+import json
 import pickle
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -28,6 +30,26 @@ Value = Callable[[Tensor], Tensor]
 Rule = tuple[str, Replacement] | tuple[str, Replacement, Value]
 Rules = Sequence[Rule] | Callable[[nn.Module], Sequence[Rule]]
 State = dict[str, Tensor]
+
+KEY = "convarium"
+"""Of the entry in a .safetensors file's metadata by which our files describe themselves."""
+
+
+@dataclass(frozen=True)
+class TwoWay:
+    """A value rule, or a function that makes rules, with its inverse; called, it turns theirs into ours.
+
+    Args:
+        ours: from the publisher's to ours.
+        theirs: from ours to the publisher's.
+    """
+
+    ours: Callable[[Any], Any]
+    theirs: Callable[[Any], Any]
+
+    def __call__(self, given: Any) -> Any:
+        return self.ours(given)
+
 
 # Names under which training scripts store the weights, and prefixes that wrappers leave.
 _ENTRIES = ("state_dict", "model", "model_state_dict", "net", "weights")
@@ -90,6 +112,27 @@ def _tensors(content: Any, path: Path) -> State:
     return state
 
 
+def description(path: Path) -> dict[str, Any]:
+    """What one of our own files says of itself; nothing for others, and for files that cannot be read.
+
+    Args:
+        path: any file.
+
+    Returns:
+        With "architecture" as {"name", "arguments"}, and more where it was a classifier.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            return dict(json.loads((file.metadata() or {})[KEY]))
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def made(rules: Rules, net: nn.Module) -> Sequence[Rule]:
+    """Rules as a list: those that follow from a network are made for it."""
+    return rules(net) if callable(rules) else rules
+
+
 def rename(state: Mapping[str, Tensor], rules: Sequence[Rule]) -> State:
     """Publisher's names and layouts to ours.
 
@@ -105,7 +148,7 @@ def rename(state: Mapping[str, Tensor], rules: Sequence[Rule]) -> State:
     """
     renamed: State = {}
     for name, tensor in state.items():
-        new, value = _rename(name, rules)
+        new, value = renamed_as(name, rules)
         if new is None:
             continue
         if new in renamed:
@@ -114,7 +157,8 @@ def rename(state: Mapping[str, Tensor], rules: Sequence[Rule]) -> State:
     return renamed
 
 
-def _rename(name: str, rules: Sequence[Rule]) -> tuple[str | None, Value | None]:
+def renamed_as(name: str, rules: Sequence[Rule]) -> tuple[str | None, Value | None]:
+    """Our name for one of a publisher's, and the value rule; None where it is dropped by name."""
     for pattern, replacement, *value in rules:
         match = re.fullmatch(pattern, name)
         if match:
@@ -189,7 +233,7 @@ def load(
     state = read(path)
     tried: list[tuple[int, str, State]] = []
     for publisher, ordered in {"convarium": (), **rules}.items():
-        renamed = adapt(rename(state, ordered(net) if callable(ordered) else ordered))
+        renamed = adapt(rename(state, made(ordered, net)))
         problems = len(differences(net, renamed))
         if problems == 0:
             fit(net, renamed)

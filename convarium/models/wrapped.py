@@ -5,18 +5,40 @@ A `Foreign` answers where this project's tools ask a `Net`: `classes`, `in_chann
 library's files fit as they are. End points are what the library itself tells: timm's `feature_info` names the parts
 where the resolution changes (`stage0`, `stage1`, ...); of torchvision's networks only the last plane is known
 (`stage0`). `pre_logits` is what the classifier is given, `logits` what the network gives.
+
+Files of weights are made to fit by the rules of `adapt`. No name tells which tensors of a foreign network depend on
+its classes or channels: they are those whose shape changes when it is built without memory for one class, or one
+channel, more. What the library itself does to older files of its own and to positions is done by its own function.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+import re
+import sys
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from convarium.errors import ArgumentError, unknown_name
+from convarium.errors import ArgumentError, WeightsMismatch, unknown_name
+from convarium.models import adapt, weights
+from convarium.models.weights import Rule, State
 from convarium.net import EndPoint, meta_call
+
+# Names in torchvision's own older files, which its builders still read.
+_OLDER: tuple[Rule, ...] = (
+    (r"(.*denselayer\d+\.(?:norm|conv))\.([12]\..+)", r"\1\2"),
+    (r"(encoder\.layers\..+\.mlp)\.linear_1\.(\w+)", r"\1.0.\2"),
+    (r"(encoder\.layers\..+\.mlp)\.linear_2\.(\w+)", r"\1.3.\2"),
+)
+
+# Classifiers on the way, which a network can be built without.
+_AUXILIARY = re.compile(r"(?:aux\d|AuxLogits)\.")
+
+Make = Callable[[int, int], "Foreign"]
 
 
 class Foreign(nn.Module):
@@ -59,6 +81,15 @@ class Foreign(nn.Module):
             self.net.set_submodule(self.classifier, value)
         else:
             super().__setattr__(name, value)
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """As every module's; a plain dictionary is taken to be of the library's present version."""
+        if not hasattr(state_dict, "_metadata"):  # without it torchvision's MNASNet refuses any state
+            state_dict = OrderedDict(state_dict)
+            state_dict._metadata = {"net": {"version": self.net._version}}  # type: ignore[attr-defined]
+        return super().load_state_dict(state_dict, strict, assign)
 
     @property
     def head(self) -> nn.Module:
@@ -138,6 +169,101 @@ class Foreign(nn.Module):
         if path not in parts:
             raise unknown_name("part", path, (p for p in parts if p))
         return parts[path]
+
+
+def with_weights(net: Foreign, path: Path, empty: Make, fresh: Make, *, any_count: bool) -> Foreign:
+    """A network of another library with a file's weights.
+
+    Args:
+        net: the network without memory.
+        path: the file.
+        empty: builds it without memory for (classes, in_channels).
+        fresh: as `empty`, with weights as the library draws them.
+        any_count: no number of classes was asked for, so that the file's is taken.
+
+    Returns:
+        The network, another one where the file scores another number of classes.
+
+    Raises:
+        CheckpointError: not a readable file of weights.
+        WeightsMismatch: it does not fit; both sides are listed.
+    """
+    name, asked, said = net.architecture["name"], net.classes, list[str]()
+    readings = list(_readings(net, weights.read(path)))
+    for state in readings:
+        if not weights.differences(net, state):
+            weights.fit(net, state)
+            return net
+    whole = empty(max(asked, 1), net.in_channels)
+    heads = _changed(whole, empty(asked + 2, net.in_channels) if asked else net)
+    stems = _changed(net, empty(asked, net.in_channels + 1))
+    if any_count:
+        wanted = {n: t for n, t in net.state_dict().items() if n in heads}
+        counts = {adapt.counted(state, wanted, asked) for state in readings} - {asked}
+        if len(counts) == 1:
+            net = empty(counts.pop(), net.in_channels)
+            said.append(f"{net.classes} classes as in the file, not {asked}")
+        heads = set()
+    tried = [_made_to_fit(net, state, heads, stems) for state in readings]
+    fitting, missing, words = min(tried, key=lambda t: len(weights.differences(net, t[0])) - len(t[1]))
+    if missing:
+        drawn = fresh(net.classes, net.in_channels).state_dict()
+        fitting |= {n: drawn[n] for n in missing}
+    try:
+        weights.fit(net, fitting)
+    except WeightsMismatch as error:
+        raise WeightsMismatch(f"{path} does not fit {name}: {error}") from None
+    adapt.tell(name, path, said + words)
+    return net
+
+
+def _made_to_fit(
+    net: Foreign, state: State, heads: Iterable[str], stems: Iterable[str]
+) -> tuple[State, list[str], list[str]]:
+    """The file's tensors for this network; names of those to be drawn fresh; both in words."""
+    wanted, words = net.state_dict(), []
+    kept = {n: t for n, t in state.items() if n in wanted or n not in heads}
+    for name in stems:
+        given, expected = kept.get(name), wanted[name]
+        if given is not None and adapt.same_but(1, given, expected) and expected.shape[1] == net.in_channels:
+            words.append(adapt.channels_changed(name.rpartition(".")[0], given.shape[1], net.in_channels))
+            kept[name] = adapt.dealt_out(given, net.in_channels)
+    missing = [n for n in wanted if n in heads and (n not in kept or adapt.same_but(0, kept[n], wanted[n]))]
+    if missing:
+        parts = dict.fromkeys(n.rpartition(".")[0] for n in missing)
+        words.append(adapt.drawn_fresh(parts, [kept[n].shape[0] for n in missing if n in kept]))
+    return kept, missing, words
+
+
+def _changed(net: nn.Module, other: nn.Module) -> set[str]:
+    """Names of the tensors that another network lacks or has in another shape."""
+    theirs = other.state_dict()
+    return {n for n, t in net.state_dict().items() if n not in theirs or t.shape != theirs[n].shape}
+
+
+def _readings(net: Foreign, state: State) -> Iterator[State]:
+    """The file as it is, then as the library's own functions for its files make it."""
+    if not any(_AUXILIARY.match(name) for name in net.state_dict()):
+        state = {name: tensor for name, tensor in state.items() if not _AUXILIARY.match(name)}
+    library, _, name = str(net.architecture["name"]).partition(":")
+    if library == "torchvision":
+        state = weights.rename(state, _OLDER)
+        yield state
+        if "encoder.pos_embedding" in state and hasattr(net.net, "patch_size"):
+            from torchvision.models.vision_transformer import interpolate_embeddings
+
+            with contextlib.suppress(ValueError):
+                yield dict(interpolate_embeddings(net.size, net.net.patch_size, OrderedDict(state)))
+        return
+    yield state
+    from timm.models import model_entrypoint
+
+    family = vars(sys.modules[model_entrypoint(name).__module__])
+    for key, function in family.items():
+        if "filter" in key and callable(function):
+            with contextlib.suppress(Exception):  # made for other files than this one
+                made = function(dict(state), net.net)
+                yield {n: t for n, t in made.items() if isinstance(t, Tensor)}
 
 
 def _leave_prefix(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
