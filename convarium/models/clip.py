@@ -39,7 +39,7 @@ from convarium.models.token_parts import (
     patch_grid,
     stored_positions,
 )
-from convarium.models.weights import Rule
+from convarium.models.weights import Rule, TwoWay
 from convarium.net import EndPoint, Head, Net, Stage, part_of
 
 PAPER = "Radford et al., Learning Transferable Visual Models From Natural Language Supervision, 2021"
@@ -217,9 +217,11 @@ def initialise(path: str, module: nn.Module) -> bool:
     return True
 
 
-def _transposed(value: Tensor) -> Tensor:
-    return value.T.contiguous()  # (width, classes) -> (classes, width)
+def _transpose(value: Tensor) -> Tensor:
+    return value.T.contiguous()  # (width, classes) <-> (classes, width)
 
+
+_TRANSPOSED = TwoWay(_transpose, _transpose)
 
 _BLOCK_PARTS = {
     "ln_1.": "attn.body.norm.",
@@ -248,7 +250,7 @@ def openai(net: nn.Module) -> list[Rule]:
         (r"(?:text\.)?token_embedding\.weight", "text.stem.words"),
         (r"(?:text\.)?positional_embedding", "text.stem.positions"),
         (r"(?:text\.)?ln_final\.(\w+)", r"text.head.norm.\1"),
-        (r"(?:text\.)?text_projection", "text.head.fc.weight", _transposed),
+        (r"(?:text\.)?text_projection", "text.head.fc.weight", _TRANSPOSED),
     ]
     if not residual:
         return [
@@ -258,7 +260,7 @@ def openai(net: nn.Module) -> list[Rule]:
             (r"visual\.positional_embedding", "image.stem.tokens.positions", positions),
             (r"visual\.ln_pre\.(\w+)", r"image.stem.norm.\1"),
             (r"visual\.ln_post\.(\w+)", r"image.head.norm.\1"),
-            (r"visual\.proj", "image.head.fc.weight", _transposed),
+            (r"visual\.proj", "image.head.fc.weight", _TRANSPOSED),
         ]
 
     def place(m: re.Match[str]) -> str:
@@ -279,13 +281,55 @@ def openai(net: nn.Module) -> list[Rule]:
     ]
 
 
+def to_openai(net: nn.Module) -> list[Rule]:
+    """Our names to those of OpenAI's state dict, which open_clip reads too; no library here could list them."""
+    residual = "pool" in dict(net.get_submodule("image.head").named_children())
+    theirs = {ours: part for part, ours in _BLOCK_PARTS.items()}
+    block = r"stages\.0\.blocks\.(\d+)\.(" + "|".join(map(re.escape, theirs)) + r")(\w+)"
+    text: list[Rule] = [
+        (rf"text\.{block}", lambda m: f"transformer.resblocks.{m[1]}.{theirs[m[2]]}{m[3]}"),
+        (r"text\.stem\.words", "token_embedding.weight"),
+        (r"text\.stem\.positions", "positional_embedding"),
+        (r"text\.head\.norm\.(\w+)", r"ln_final.\1"),
+        (r"text\.head\.fc\.weight", "text_projection", _TRANSPOSED),
+    ]
+    if not residual:
+        return [
+            *text,
+            (rf"image\.{block}", lambda m: f"visual.transformer.resblocks.{m[1]}.{theirs[m[2]]}{m[3]}"),
+            (r"image\.stem\.patches\.(\w+)", r"visual.conv1.\1"),
+            (r"image\.stem\.tokens\.class_token", "visual.class_embedding"),
+            (r"image\.stem\.tokens\.positions", "visual.positional_embedding"),
+            (r"image\.stem\.norm\.(\w+)", r"visual.ln_pre.\1"),
+            (r"image\.head\.norm\.(\w+)", r"visual.ln_post.\1"),
+            (r"image\.head\.fc\.weight", "visual.proj", _TRANSPOSED),
+        ]
+
+    def layer(m: re.Match[str]) -> str:
+        return f"visual.layer{int(m[1]) + 1}.{m[2]}"
+
+    place = r"image\.stages\.(\d)\.blocks\.(\d+)\."
+    return [
+        *text,
+        (r"image\.stem\.(conv\d)\.(\w+)", r"visual.\1.\2"),
+        (r"image\.stem\.norm(\d)\.(\w+)", r"visual.bn\1.\2"),
+        (place + r"body\.(conv\d)\.(\w+)", lambda m: f"{layer(m)}.{m[3]}.{m[4]}"),
+        (place + r"body\.norm(\d)\.(\w+)", lambda m: f"{layer(m)}.bn{m[3]}.{m[4]}"),
+        (place + r"shortcut\.conv\.(\w+)", lambda m: f"{layer(m)}.downsample.0.{m[3]}"),
+        (place + r"shortcut\.norm\.(\w+)", lambda m: f"{layer(m)}.downsample.1.{m[3]}"),
+        (r"image\.head\.pool\.positions", "visual.attnpool.positional_embedding"),
+        (r"image\.head\.pool\.([qkv])\.(\w+)", r"visual.attnpool.\1_proj.\2"),
+        (r"image\.head\.fc\.(\w+)", r"visual.attnpool.c_proj.\1"),
+    ]
+
+
 # name: classes, depths, width, patch, text width, parameters, zero-shot top-1 on ImageNet
 VARIANTS = {
-    "clip_rn50": (1024, (3, 4, 6, 3), 64, 32, 512, 102_007_137, 59.6),
-    "clip_rn101": (512, (3, 4, 23, 3), 64, 32, 512, 119_688_033, None),
-    "clip_vit_b_32": (512, 12, 768, 32, 512, 151_277_313, 63.2),
-    "clip_vit_b_16": (512, 12, 768, 16, 512, 149_620_737, 68.6),
-    "clip_vit_l_14": (768, 24, 1024, 14, 768, 427_616_513, 75.3),
+    "clip_rn50": (1024, (3, 4, 6, 3), 64, 32, 512, 102_007_137, 59.82),
+    "clip_rn101": (512, (3, 4, 23, 3), 64, 32, 512, 119_688_033, 62.28),
+    "clip_vit_b_32": (512, 12, 768, 32, 512, 151_277_313, 63.32),
+    "clip_vit_b_16": (512, 12, 768, 16, 512, 149_620_737, 68.34),
+    "clip_vit_l_14": (768, 24, 1024, 14, 768, 427_616_513, 75.54),
 }
 
 register(
@@ -301,9 +345,9 @@ register(
             classes=classes,
             arguments={"depths": depths, "width": width, "patch": patch, "text_width": text_width},
             top1=top1,
-            source="the paper's table 11: ImageNet without training on it" if top1 else "",
+            source="mlfoundations/open_clip, docs/openclip_results.csv: OpenAI's weights on ImageNet, zero-shot",
             initialise=initialise,
-            rules={"openai": openai},
+            rules={"openai": TwoWay(openai, to_openai)},
         )
         for name, (classes, depths, width, patch, text_width, parameters, top1) in VARIANTS.items()
     )

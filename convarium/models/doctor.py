@@ -7,7 +7,7 @@ import json
 import math
 import struct
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from convarium.errors import ArgumentError, CheckpointError
-from convarium.models import registry, torchscript, weights
-
-# Of our own files' description: the entry in the metadata of a .safetensors file.
-_DESCRIPTION = "convarium"
+from convarium.models import alike, registry, torchscript, weights
 
 # A network is tried when its parameters are between these shares of the file's: another number of classes or of
 # channels, or a missing classifier, changes much of a small network (MobileNetV2 0.35: three quarters).
@@ -122,7 +119,7 @@ def examine(path: str | Path, model: str | None = None) -> Examination:
     for tensor in state.values():
         name = str(tensor.dtype).removeprefix("torch.")
         found.dtypes[name] = found.dtypes.get(name, 0) + 1
-    found.description = _description(path)
+    found.description = weights.description(path)
     found.norms = _norms(state)
     found.notes += _oddities(state)
     architecture = found.description.get("architecture") or {}
@@ -133,11 +130,10 @@ def examine(path: str | Path, model: str | None = None) -> Examination:
     if found.fits:
         found.classes = found.fits[0].arguments["classes"]
     perfect = [fit.name for fit in found.fits if not fit.problems]
-    if len(perfect) > 1:
-        found.notes.append(
-            f"{', '.join(perfect)} have the same names and shapes, but may compute different things: "
-            "only who trained it can tell which it is"
-        )
+    if architecture.get("name") in perfect:
+        found.fits = [fit for fit in found.fits if fit.name == architecture["name"]]
+    elif len(perfect) > 1:
+        found.notes.append(_undecided(perfect))
     return found
 
 
@@ -214,14 +210,17 @@ def _header(path: Path) -> dict[str, Any]:
         return json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
 
 
-def _description(path: Path) -> dict[str, Any]:
-    """What one of our own files says of itself; nothing for others."""
-    if not identify(path)[0].startswith("a .safetensors"):
-        return {}
-    try:
-        return dict(json.loads(_header(path)["__metadata__"][_DESCRIPTION]))
-    except (ValueError, KeyError, TypeError):
-        return {}
+def _undecided(names: Sequence[str]) -> str:
+    """What can be said of a file that fits several networks."""
+    both = " and ".join(names)
+    if len({alike.function(name) for name in names}) == 1:
+        return f"{both} are one network under several names"
+    rows = [registry.variant(name) for name in names]
+    offered = " and ".join(f"{row.name} ({row.paper})" for row in rows if row.reference)
+    return (
+        f"it fits {both} equally: they have the same names and shapes but compute different things, and only who "
+        "trained it can tell which it is" + (f"; the publishers' weights are of {offered}" if offered else "")
+    )
 
 
 def _candidates(parameters: int, told: str | None) -> list[str]:
