@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "names": "convarium.models.registry",
     "create": "convarium.models.front",
+    "cost": "convarium.api",
     "train": "convarium.api",
     "resume": "convarium.api",
     "Run": "convarium.api",
@@ -28,7 +29,7 @@ _PUBLIC = {
 }
 
 if TYPE_CHECKING:
-    from convarium.api import Run, resume, train
+    from convarium.api import Run, cost, resume, train
     from convarium.classifier import Classifier, evaluate, load
     from convarium.data.preprocessing import Preprocessing
     from convarium.errors import ConvariumError
@@ -42,6 +43,7 @@ __all__ = [
     "Extractor",
     "Preprocessing",
     "Run",
+    "cost",
     "create",
     "evaluate",
     "load",

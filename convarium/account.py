@@ -12,11 +12,10 @@ from PIL import Image
 from torchvision.transforms.v2.functional import to_pil_image
 
 from convarium.classifier import Classifier
-from convarium.costs.shapes import shapes
+from convarium.costs.cost import cost
 from convarium.data.folders import Data
 from convarium.data.loader import Checked
 from convarium.data.preprocessing import Preprocessing
-from convarium.draw.tree import tree
 from convarium.errors import PictureError
 from convarium.judge.metrics import Metrics
 from convarium.judge.report import Mistake, ReportContent, duration
@@ -67,7 +66,7 @@ def report(
         history=progress.history,
         metrics=metrics,
         mistakes=_mistakes(held, given, clf.preprocessing),
-        tree=tree(shapes(net, (net.in_channels, net.size, net.size))),
+        tree=cost(net).tree(columns=("output", "params")),
         recipe={**config["recipe"], "augment": config["augment"], "seed": config["seed"]},
         notes=[*found.notes, *_warnings(config, sets)],
         damaged=damaged,

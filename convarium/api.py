@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
 from convarium import __version__, classifier, sitting
 from convarium.classifier import Classifier
@@ -19,6 +20,9 @@ from convarium.models import front
 from convarium.training import recipes
 from convarium.training.run import RunFolder, new_folder
 from convarium.training.watch import Watch
+
+if TYPE_CHECKING:
+    from convarium.costs.cost import Cost
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,44 @@ class Run:
             "seconds": round(self.seconds, 3),
             "epochs": len(self.history),
         }
+
+
+def cost(
+    net: nn.Module | str | Path,
+    picture: tuple[int, int, int] | None = None,
+    *,
+    batch: int = 1,
+    dtype: str = "float32",
+) -> Cost:
+    """What a network costs, part by part: shapes, parameters, operations, activations, receptive fields.
+
+    Args:
+        net: any module; the name of a network, also as "timm:NAME"; or the path of a trained model or run.
+        picture: (channels, height, width) of the input; the network's own where None.
+        batch: pictures at once; figures are for all of them.
+        dtype: "float32", "bfloat16", "float16" or "float64", for figures in bytes.
+
+    Returns:
+        The whole and all its parts; `print` shows the tree.
+
+    Raises:
+        UnknownName: no such network.
+        ArgumentError: a picture that the network cannot take, or a value that is not allowed.
+        CheckpointError: a file that is no trained model.
+    """
+    from convarium.costs.cost import cost as count
+
+    if isinstance(net, nn.Module):
+        return count(net, picture, batch=batch, dtype=dtype)
+    name = str(net)
+    if name.endswith(".safetensors") or Path(name, "model.safetensors").is_file():
+        return count(classifier.load(name).net, picture, batch=batch, dtype=dtype)
+    with torch.device("meta"):
+        channels, side = (picture[0], picture[1]) if picture else (None, None)
+        own = front.variant(name)
+        size = side if side != own.size else None
+        built = front.create(name, in_channels=channels, size=size)
+    return count(built, picture, batch=batch, dtype=dtype)
 
 
 def train(

@@ -85,6 +85,18 @@ class TableConv2d(nn.Module):
         dense = dense.index_put((rows, columns), self.weight)
         return F.conv2d(x, dense, self.bias)
 
+    def macs(self, x: tuple[int, ...]) -> int:
+        """Multiply-accumulates of the dense convolution that runs, unconnected kernels counted too.
+
+        Args:
+            x: shape of the input, (N, in_channels, H, W).
+
+        Returns:
+            N rows columns out_channels in_channels kernel_size^2, in units.
+        """
+        rows, columns = (side - self.kernel_size + 1 for side in x[2:])
+        return x[0] * rows * columns * self.out_channels * self.in_channels * self.kernel_size**2
+
     def extra_repr(self) -> str:
         kernels = f"{len(self.inputs)} kernels of {self.kernel_size}x{self.kernel_size}"
         return f"{self.in_channels}, {self.out_channels}, {kernels}"
@@ -114,6 +126,10 @@ class RadialBasis(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         # (N, 1, D) - (K, D) -> (N, K, D) -> (N, K)
         return -(x.unsqueeze(1) - self.centres).square().sum(-1)
+
+    def macs(self, x: tuple[int, ...]) -> int:
+        """None: a distance is no product of a weight, and is not counted, as norms are not."""
+        return 0
 
     def extra_repr(self) -> str:
         return f"{len(self.rows)} classes, {len(self.rows[0])} features"

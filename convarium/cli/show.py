@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 from typing import Any
 
 import typer
@@ -14,25 +16,27 @@ def run(
     size: int = typer.Option(None, help="Side of the input in pixels.", min=1),
     channels: int = typer.Option(None, help="Channels of the input.", min=1),
     classes: int = typer.Option(None, help="Number of classes.", min=1),
+    costs: bool = typer.Option(
+        False, "--cost", help="Multiply-accumulates and receptive field beside; `convarium cost` tells more."
+    ),
     as_json: bool = typer.Option(
         False, "--json", help="One JSON object a line: the network, then each part."
     ),
 ) -> None:
     """Show a network's stages with shapes and parameters, and its paper."""
     from convarium.cli.subject import subject
-    from convarium.costs.shapes import shapes
-    from convarium.draw.tree import tree
+    from convarium.costs.cost import cost
 
     found = subject(name, classes=classes, channels=channels, size=size)
     net, row = found.net, found.row
-    rows = shapes(net, found.picture)
-    total = sum(p.numel() for p in net.parameters())
+    counted = cost(net, found.picture)
+    total = counted.params
     if as_json:
         points = {point: {"channels": p.channels, "stride": p.stride} for point, p in net.end_points.items()}
         whole: dict[str, Any] = {
             "name": row.name,
             "family": row.family,
-            "year": row.year,
+            "year": row.year or None,
             "paper": row.paper,
             "parameters": total,
             "input": [net.in_channels, net.size, net.size],
@@ -41,19 +45,11 @@ def run(
             "published": {"macs": row.macs, "top1": row.top1, "source": row.source},
         }
         print(json.dumps(whole))
-        for part in rows[1:]:
-            print(
-                json.dumps(
-                    {
-                        "path": part.path,
-                        "kind": part.kind,
-                        "output": part.shape,
-                        "parameters": part.parameters,
-                    }
-                )
-            )
+        for part in counted.rows[1:]:
+            facts = {"path": part.path, "kind": part.kind, "output": part.shape, "parameters": part.params}
+            print(json.dumps({**facts, "macs": part.macs}))
         return
-    print(f"{row.name}  ({row.family}, {row.year})")
+    print(f"{row.name}  ({row.family}, {row.year})" if row.year else f"{row.name}  ({row.family})")
     print(f"{row.paper}")
     print(f"input {net.in_channels} x {net.size} x {net.size}, {net.classes} classes, {total:,} parameters")
     if row.top1 is not None:
@@ -61,7 +57,11 @@ def run(
     elif row.source:
         print(f"source: {row.source}")
     print()
-    print(tree(rows, depth))
+    columns = ("output", "params", *(("MACs", "field") if costs else ()))
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    print(counted.tree(depth, columns=columns, width=width))
+    if counted.status == "unavailable" or (costs and counted.notes):
+        print("\n" + "\n".join(counted.notes))
     print()
     print("end points: " + ", ".join(_point(n, p.channels, p.stride) for n, p in net.end_points.items()))
 

@@ -53,6 +53,7 @@ class Option:
         macs: multiply-accumulates a picture.
         size: side of the input in pixels.
         source: where `top1` comes from.
+        licence: of the weights, in the publisher's words; empty where none is stated with them.
     """
 
     title: str
@@ -62,6 +63,7 @@ class Option:
     macs: float
     size: int
     source: str = ""
+    licence: str = ""
 
     @property
     def megabytes(self) -> float:
@@ -154,6 +156,7 @@ def choose(
     measure: Callable[[Sequence[Option], int], list[Any]],
     floor: Callable[[Option], float],
     prefer: str | None = None,
+    finalists: int = 1,
     out_of_time: Callable[[], bool] = lambda: False,
 ) -> Choice:
     """Find the network to take.
@@ -165,6 +168,7 @@ def choose(
             numbers are not-a-number, with a `reason`, where it could not be run.
         floor: milliseconds that an option takes at least on this machine.
         prefer: "speed" or "accuracy"; speed where `limits.top1` is given, else accuracy, where None.
+        finalists: by accuracy, networks to find that keep the limits before the search stops.
         out_of_time: whether to stop.
 
     Returns:
@@ -179,7 +183,7 @@ def choose(
     search = _Search(limits, measure, floor, out_of_time)
     rows = list(options)
     if prefer == "accuracy":
-        search.by_accuracy(sorted(rows, key=lambda o: (-o.top1, floor(o), o.title)))
+        search.by_accuracy(sorted(rows, key=lambda o: (-o.top1, floor(o), o.title)), finalists)
     else:
         search.by_speed(sorted(rows, key=lambda o: (floor(o), -o.top1, o.title)))
     verdicts = tuple(search.verdicts)
@@ -203,12 +207,12 @@ class _Search:
         self.out_of_time = out_of_time
         self.verdicts: list[Verdict] = []
 
-    def by_accuracy(self, options: list[Option]) -> None:
+    def by_accuracy(self, options: list[Option], wanted: int) -> None:
         chosen: Option | None = None
         for option in options:
             if why := self._on_paper(option):
                 self._add(option, "rejected", why)
-            elif chosen:
+            elif chosen and wanted <= 0:
                 self._add(
                     option, "not needed", f"no more accurate than {chosen.title}, which keeps the limits"
                 )
@@ -216,7 +220,8 @@ class _Search:
                 self._add(option, "not reached", "time was up")
             else:
                 verdict = self._judged(option)
-                if verdict.kind == "fits":
+                wanted -= verdict.kind == "fits"
+                if verdict.kind == "fits" and not chosen:
                     verdict = replace(
                         verdict, kind="chosen", reason="the most accurate that keeps the limits"
                     )

@@ -89,16 +89,16 @@ class AttentionPool(nn.Module):
         )
         return F.scaled_dot_product_attention(q, k, v).flatten(1)  # (N, heads, 1, d) -> (N, C)
 
-    def macs(self, tokens: int) -> int:
-        """Multiply-accumulates of its two products for one sample; the three projections are not in it.
+    def macs(self, x: tuple[int, ...]) -> int:
+        """Multiply-accumulates of its two products; the three projections count for themselves.
 
         Args:
-            tokens: 1 + H W.
+            x: shape of the input, (N, C, H, W).
 
         Returns:
-            2 tokens C, in units.
+            2 N (1 + H W) C, in units.
         """
-        return 2 * tokens * self.positions.shape[1]
+        return 2 * x[0] * (1 + x[2] * x[3]) * x[1]
 
     def extra_repr(self) -> str:
         return f"{self.positions.shape[1]}, heads={self.heads}, grid={self.grid}"

@@ -54,6 +54,18 @@ class SameConv2d(nn.Conv2d):
         x = F.pad(x, (right // 2, right - right // 2, down // 2, down - down // 2))
         return super().forward(x)
 
+    def macs(self, x: tuple[int, ...]) -> int:
+        """Multiply-accumulates.
+
+        Args:
+            x: shape of the input, (N, C, H, W).
+
+        Returns:
+            N ceil(H / stride) ceil(W / stride) x elements of the weight, in units.
+        """
+        rows, columns = (-(-size // step) for size, step in zip(x[2:], self.stride, strict=True))
+        return x[0] * rows * columns * self.weight.numel()
+
     def _missing(self, size: int, axis: int) -> int:
         kernel, stride = self.kernel_size[axis], self.stride[axis]
         return max((-(-size // stride) - 1) * stride + kernel - size, 0)

@@ -45,16 +45,16 @@ class SelfAttention(nn.Module):
         mixed = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
         return mixed.transpose(1, 2).flatten(2)  # (N, heads, T, d) -> (N, T, D)
 
-    def macs(self, tokens: int) -> int:
-        """Multiply-accumulates of its two products for one sample; a causal mask saves none.
+    def macs(self, x: tuple[int, ...]) -> int:
+        """Multiply-accumulates of its two products; a causal mask saves none.
 
         Args:
-            tokens: number of tokens, T.
+            x: shape of the input, (N, T, 3D).
 
         Returns:
-            2 T^2 D, in units.
+            2 N T^2 D, in units.
         """
-        return 2 * tokens**2 * self.width
+        return 2 * x[0] * x[1] ** 2 * self.width
 
     def extra_repr(self) -> str:
         return f"{self.width}, heads={self.heads}" + (", causal" if self.causal else "")
