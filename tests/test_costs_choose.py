@@ -76,6 +76,12 @@ def test_the_most_accurate_within_the_time_is_taken_and_less_accurate_ones_are_n
     assert choice.complete and choice.measured == 2
 
 
+def test_more_finalists_are_found_where_they_are_wanted():
+    choice, machine = run(NETS, Limits(ms=10), finalists=2)
+    assert [title for title, _ in machine.asked] == ["large", "middle", "small"]
+    assert (kinds(choice)["middle"], kinds(choice)["small"]) == ("chosen", "fits")
+
+
 def test_the_fastest_above_an_accuracy_is_taken_and_heavier_ones_are_not_measured():
     choice, machine = run(NETS, Limits(top1=70))
     assert choice.answer.option.title == "small"

@@ -14,7 +14,8 @@ PACKAGE = ROOT / "convarium"
 ROOMS = (
     *("errors", "storage", "layers", "joins", "net", "models", "costs", "draw"),
     *("data", "training", "methods", "judge"),
-    *("explain", "zeroshot", "deploy", "lab", "extract", "classifier", "packing", "account", "sitting", "api"),
+    *("explain", "zeroshot", "deploy", "lab", "extract", "classifier", "packing"),
+    *("account", "sitting", "api", "choosing"),
     *("cli", "web"),
 )  # fmt: skip
 

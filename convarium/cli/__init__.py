@@ -15,11 +15,26 @@ from contextlib import suppress
 
 import typer
 
-from convarium.cli import demo, doctor, evaluate, pack, predict, show, train, weights
+from convarium.cli import (
+    bench,
+    chart,
+    choose,
+    compare,
+    cost,
+    demo,
+    doctor,
+    evaluate,
+    formula,
+    pack,
+    predict,
+    show,
+    train,
+    weights,
+)
 from convarium.cli import list as list_verb
 from convarium.errors import ConvariumError, Interrupted
 
-READERS = ("list", "show", "evaluate", "predict", "weights", "doctor")
+READERS = ("list", "show", "cost", "formula", "evaluate", "predict", "weights", "doctor")
 """Verbs that only read: they end quietly when nobody reads their output any more, as Unix tools do."""
 
 app = typer.Typer(
@@ -33,6 +48,12 @@ app = typer.Typer(
 )
 app.command("list")(list_verb.run)
 app.command("show")(show.run)
+app.command("cost")(cost.run)
+app.command("formula")(formula.run)
+app.command("chart")(chart.run)
+app.command("bench")(bench.run)
+app.command("compare")(compare.run)
+app.command("choose")(choose.run)
 app.command("train")(train.run)
 app.command("resume")(train.go_on)
 app.command("evaluate")(evaluate.run)

@@ -1,0 +1,1 @@
+"""Which network to take: candidates, measured here, compared, ranked on the user's own pictures."""
