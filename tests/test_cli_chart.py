@@ -80,7 +80,7 @@ def test_a_printed_table_is_not_mixed_with_the_pictures_name(draw):
         (["accuracy", "--size", "64"], ArgumentError, "--size is for layers and field, not for accuracy"),
         (["accuracy", "resn50"], UnknownName, "no network is called 'resn50'; did you mean resnet50"),
         (["accuracy", "torchvision:nosuch*"], UnknownName, "no network is called 'torchvision:nosuch.*'"),
-        (["accuracy", "resnet20", "timm:resnet10t"], ArgumentError, "is known for resnet20, timm:resnet10t; those"),
+        (["accuracy", "resnet20", "timm:resnet50_clip"], ArgumentError, "is known for resnet20, timm:resnet50_clip; "),
         (["layers"], ArgumentError, "layers takes one network, but got none"),
         (["layers", "vgg16", "vgg11"], ArgumentError, "layers takes one network, but got vgg16, vgg11"),
         (["field"], ArgumentError, "field takes at least one network"),
@@ -153,12 +153,21 @@ def test_all_weights_of_a_network_with_the_operations_at_their_size(draw):
 
 
 def test_all_weights_of_ours_are_those_that_fit(draw):
-    out, _ = draw("accuracy", "resnet50", "mobilenet_v1", "--all-weights", "--csv", "-")
-    assert [(row["name"], row["top1_percent"]) for row in rows(out)] == [
-        ("resnet50", "76.13"),
-        ("resnet50", "80.858"),
-        ("mobilenet_v1", "70.6"),
+    out, _ = draw("accuracy", "resnet50", "densenet_bc_100_12", "inception_v2", "--all-weights", "--csv", "-")
+    found = [(row["name"], row["weights"], row["top1_percent"]) for row in rows(out)]
+    assert found[:2] == [
+        ("resnet50", "torchvision IMAGENET1K_V1", "76.13"),
+        ("resnet50", "torchvision IMAGENET1K_V2", "80.858"),
     ]
+    assert ("resnet50", "timm a1_in1k", "80.382") in found
+    assert found[-1] == ("inception_v2", "", "74.8")
+
+
+def test_networks_of_timm_have_timms_own_figures(draw):
+    out, _ = draw("accuracy", "timm:resnet10t", "--csv", "-")
+    (row,) = rows(out)
+    assert (row["family"], row["weights"], row["macs_source"]) == ("resnet", "timm c3_in1k", "published")
+    assert 60 < float(row["top1_percent"]) < 70 and int(row["parameters"]) == 5_440_000
 
 
 def test_the_picture_of_accuracy_is_drawn(draw):

@@ -135,8 +135,8 @@ def _points(patterns: Sequence[str], all_weights: bool) -> list[Point]:
             without.append(name)
     if not found:
         raise ArgumentError(
-            f"no accuracy on ImageNet-1k is known for {_some(without)}; those of torchvision tell theirs "
-            "('torchvision:*'), timm's package tells none, and `convarium list --sort top1` shows ours"
+            f"no accuracy on ImageNet-1k is known for {_some(without)}; `convarium list --sort top1` shows ours, "
+            "`convarium weights NAME` what publishers tell"
         )
     if without:
         print(f"left out, no accuracy on ImageNet-1k is known: {_some(without)}", file=sys.stderr)
@@ -174,9 +174,9 @@ def _of_network(name: str, all_weights: bool) -> Iterator[Point]:
         sets = [
             known
             for known in published.available(name)
-            if known.publisher == "torchvision" and known.top1 is not None and known.classes == 1000
+            if known.publisher in foreign.LIBRARIES and known.top1 is not None and known.classes == 1000
         ]
-        best = {_default(known.model) for known in sets}
+        best = {_default(sets)} if sets else set()
         yield from (_of_weights(name, known) for known in sets if all_weights or known.reference in best)
         if sets or foreign.is_foreign(name):
             return
@@ -197,32 +197,41 @@ def _of_network(name: str, all_weights: bool) -> Iterator[Point]:
 
 
 def _of_weights(name: str, known: Published) -> Point:
-    """A point for torchvision's weights, whose package tells the operations at the size of their input."""
+    """A point for a library's weights, with the operations that it tells for the size of their input."""
     from torchvision.models import get_model_builder, get_model_weights
 
     from convarium.draw.plot_accuracy import Point
-    from convarium.models import foreign, variant
+    from convarium.models import foreign, timm_results, variant
 
-    meta = get_model_weights(known.model)[known.tag].meta
-    ours = not foreign.is_foreign(name)
-    module = get_model_builder(known.model).__module__.rpartition(".")[2]
+    if known.publisher == "timm":
+        result = timm_results.results()[f"{known.model}.{known.tag}", known.size]
+        macs, parameters, source = result.macs, result.parameters, timm_results.SOURCE
+        module = re.sub(r"v?\d+[a-z]*$", "", known.model.partition("_")[0])
+    else:
+        meta = get_model_weights(known.model)[known.tag].meta
+        macs, parameters = meta["_ops"] * 1e9, meta["num_params"]
+        source = f"torchvision's metadata of {known.model}, {known.tag}; recipe: {known.about or 'not told'}"
+        module = get_model_builder(known.model).__module__.rpartition(".")[2]
     return Point(
         name=name,
-        family=_family(variant(name).family if ours else module),
-        macs=round(meta["_ops"] * 1e9),
-        parameters=meta["num_params"],
-        top1_percent=meta["_metrics"]["ImageNet-1K"]["acc@1"],
-        weights=f"torchvision {known.tag}",
-        source=f"torchvision's metadata of {known.model}, {known.tag}; recipe: {known.about or 'not told'}",
+        family=_family(module if foreign.is_foreign(name) else variant(name).family),
+        macs=round(macs),
+        parameters=round(parameters),
+        top1_percent=float(known.top1 or 0),
+        weights=f"{known.publisher} {known.tag}",
+        source=source,
         macs_source="published",
     )
 
 
-def _default(model: str) -> str:
-    """The set of weights that torchvision holds for the best."""
+def _default(sets: Sequence[Published]) -> str:
+    """The set of weights that torchvision holds for the best; without one, the most accurate."""
     from torchvision.models import get_model_weights
 
-    return f"torchvision:{get_model_weights(model).DEFAULT.name}"
+    held = [known.model for known in sets if known.publisher == "torchvision"]
+    if held:
+        return f"torchvision:{get_model_weights(held[0]).DEFAULT.name}"
+    return max(sets, key=lambda known: known.top1 or 0).reference
 
 
 def _family(file: str) -> str:
