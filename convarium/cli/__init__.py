@@ -23,6 +23,7 @@ from convarium.cli import (
     cost,
     demo,
     doctor,
+    draw,
     evaluate,
     formula,
     pack,
@@ -50,6 +51,7 @@ app.command("list")(list_verb.run)
 app.command("show")(show.run)
 app.command("cost")(cost.run)
 app.command("formula")(formula.run)
+app.command("draw")(draw.run)
 app.command("chart")(chart.run)
 app.command("bench")(bench.run)
 app.command("compare")(compare.run)
