@@ -45,7 +45,6 @@ def permute(seen: Seen, order: Sequence[int]) -> Seen:
 
 def reduce(seen: Seen, reduced: Iterable[int], size: int = 1) -> Seen:
     """All indices along some dimensions together; the dimensions stay, with `size` elements that see the same."""
-    flat = [n for dim in seen.dims for n in dim]
     for d in {d % len(seen.dims) for d in reduced}:
         where = atoms_of(seen.dims)[d]
         flat = [n for dim in seen.dims for n in dim]

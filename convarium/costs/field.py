@@ -22,7 +22,8 @@ class Field:
     """The receptive field of a unit, each pair for rows and columns.
 
     Args:
-        size: pixels seen, padding included; None where every unit sees the whole side of the picture.
+        size: from the first to the last pixel seen, padding included; None where every unit sees the whole side of
+            the picture.
         stride: pixels from one unit's field to the next one's; 0 where all units share one field.
         start: index of the first pixel that unit 0 sees, negative inside the padding; 0 where it is the whole side.
     """

@@ -171,6 +171,9 @@ class _Operator:
                 self.make = self.make or outputs.elementwise
         self.known = self.macs is not None or elementwise or plain in FREE or func.is_view
         self.multiplies = plain == "mul"
+        self.constant = plain.startswith("new_") or plain.endswith(
+            "_like"
+        )  # takes a tensor for its shape alone
 
 
 _operators: dict[Any, _Operator] = {}
@@ -302,13 +305,13 @@ class _Watch(TorchDispatchMode):
         if some_meta and operator.make is not None and "out" not in kwargs:
             out = operator.make(*args, **kwargs)
             if operator.in_place and out is not NotImplemented:
-                out = args[0]
+                out = args[0] if args[0].shape == out.shape else NotImplemented
         if out is NotImplemented:
             if operator.composite:
                 with self:
                     return func.decompose(*args, **kwargs)
             out = func(*args, **kwargs)
-        if some_meta:
+        if some_meta and not operator.constant:
             self._account(operator, func, args, kwargs, tensors, out)
         return out
 

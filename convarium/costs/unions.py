@@ -70,9 +70,9 @@ def _refine(seen: Seen, dim: int, atoms: tuple[int, ...]) -> Seen | None:
     def change(term: Term) -> Term | None:
         found = walk([(n, [term.steps[i]]) for n, i in zip(mine, where, strict=True)], atoms)
         steps = None if found is None else tuple(steps[0] for part in found for _, steps in part)
-        return (
-            None if steps is None or None in steps or len(steps) != len(atoms) else term._replace(steps=steps)
-        )
+        if steps is None or None in steps or len(steps) != len(atoms):
+            return None
+        return term._replace(steps=steps)
 
     return replace(seen, dim, atoms, change)
 
@@ -152,9 +152,8 @@ def cat(shape: Shape, dim: int, parts: Sequence[tuple[int, Seen | None]]) -> See
         terms = []
         for term in (term for side in mine for term in side or ()):
             step = term.steps[at]
-            if not (alike and step == 0):
-                low, high = (step.low, step.high) if isinstance(step, Spread) else (0, 0)
-                step = Spread(low, high, run if low == high else 1)
+            if step == 0 and not alike:
+                step = Spread(0, 0, run)
             terms.append(term._replace(steps=(*term.steps[:at], step, *term.steps[at + 1 :])))
         sides.append(merged(terms, sizes, first.picture[i % 2]))
     dims = (*first.dims[:dim], (shape[dim],), *first.dims[dim + 1 :])
