@@ -297,3 +297,11 @@ for name in ("resnet18", "mobilenet_v3_small", "convnextv2_atto", "vit_tiny_16",
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_transform_that_multiplies_is_named_and_not_called_free():
+    class Fourier(nn.Module):
+        def forward(self, x):
+            return torch.fft.irfft2(torch.fft.rfft2(x))
+
+    assert any("fft" in name for name in trace(Fourier(), (1, 3, 8, 8)).counted[""].unknown)

@@ -19,6 +19,7 @@ from convarium.costs.field import (
     still,
     taken,
 )
+from convarium.costs.formulas import Reach, grow
 
 
 def fresh(shape: Shape, sides: Sequence[Side], picture: tuple[int, int]) -> Seen:
@@ -228,8 +229,8 @@ def window(
             return None
         if term.size is None:
             return term._replace(steps=(0,))
-        wider = term.size + (kernel - 1) * dilation * step
-        return Term(term.start - padding * step, wider, (step * stride,))
+        reach = grow(Reach(term.size, step, term.start), kernel, stride, padding, dilation)
+        return Term(reach.start, reach.size, (reach.stride,))
 
     return replace(seen, dim, (out,), change)
 

@@ -115,7 +115,7 @@ FREE = _names(
     _upsample_nearest_exact1d _upsample_nearest_exact2d upsample_linear1d upsample_bilinear2d
     upsample_bicubic2d upsample_trilinear3d _upsample_bilinear2d_aa _upsample_bicubic2d_aa grid_sampler_2d
     affine_grid_generator equal is_same_size item _local_scalar_dense _assert_async sym_size result_type
-    _fft_r2c _fft_c2r _fft_c2c complex polar real imag
+    complex polar real imag
     """
 )
 """Operators without multiply-accumulates by our rule that torch does not mark as pointwise."""
