@@ -28,9 +28,8 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from convarium.errors import ArgumentError
 from convarium.joins import Chain
-from convarium.models.parts import ResponseNorm
+from convarium.models.parts import ResponseNorm, wants_side
 from convarium.models.registry import Variant, register
 from convarium.net import Head, Net, Stage
 
@@ -83,7 +82,7 @@ def alexnet_2012(
     columns: int = 2,
 ) -> Net:
     """11x11 /4, norm, pool; 5x5, norm; pool, 3x3 three times; pool, three linears; columns as groups."""
-    _check_size("alexnet_2012", size, least=67)
+    wants_side("alexnet_2012", size, least=67)
     w1, w2, w3, w4, w5 = widths
     stem = Chain(conv=ConvAct(in_channels, w1, 11, stride=4, norm=response_norm()), pool=overlapping_pool())
     stages = [
@@ -111,7 +110,7 @@ def alexnet(
     dropout: float = 0.5,
 ) -> Net:
     """11x11 /4, pool; 5x5; pool, 3x3 three times; pool, three linears; one column, no norm."""
-    _check_size("alexnet", size, least=63)
+    wants_side("alexnet", size, least=63)
     w1, w2, w3, w4, w5 = widths
     stem = Chain(conv=ConvAct(in_channels, w1, 11, stride=4, padding=2), pool=overlapping_pool())
     stages = [
@@ -135,7 +134,7 @@ def zfnet(
     dropout: float = 0.5,
 ) -> Net:
     """7x7 /2, pool, norm; 5x5 /2; pool, norm, 3x3 three times; pool, three linears (figure 3)."""
-    _check_size("zfnet", size, least=47)
+    wants_side("zfnet", size, least=47)
     w1, w2, w3, w4, w5 = widths
     # Unlike AlexNet: pooled first, then normalised (caption of figure 3).
     stem = Chain(
@@ -198,11 +197,6 @@ def initialise_2013(path: str, module: nn.Module) -> bool:
             nn.init.zeros_(module.bias)
         return True
     return False
-
-
-def _check_size(name: str, size: int, least: int) -> None:
-    if size < least:
-        raise ArgumentError(f"{name} cannot take pictures of {size} pixels; at least {least} are needed")
 
 
 TORCHVISION = [

@@ -20,9 +20,9 @@ import random
 
 from torch import nn
 
-from convarium.errors import ArgumentError
 from convarium.joins import Chain
 from convarium.layers import RadialBasis, ScaledTanh, Subsample2d, TableConv2d
+from convarium.models.parts import wants_side
 from convarium.models.registry import Variant, register
 from convarium.net import Head, Net, Stage
 
@@ -56,7 +56,7 @@ BITMAPS = """
 def lenet5(*, classes: int, in_channels: int, size: int) -> Net:
     """[5x5, ReLU, 2x2 max-pool] twice, then 120-84-classes."""
     plane = (size // 2 - 4) // 2
-    _check_size("lenet5", size, plane, least=12)
+    wants_side("lenet5", size, least=12)
     stages = [
         Stage([Chain(conv=nn.Conv2d(in_channels, 6, 5, padding=2), act=nn.ReLU(), pool=nn.MaxPool2d(2))]),
         Stage([Chain(conv=nn.Conv2d(6, 16, 5), act=nn.ReLU(), pool=nn.MaxPool2d(2))]),
@@ -75,7 +75,7 @@ def lenet5(*, classes: int, in_channels: int, size: int) -> Net:
 def lenet5_1998(*, classes: int, in_channels: int, size: int) -> Net:
     """C1 5x5, S2, C3 5x5 by table, S4, C5 5x5, F6, radial basis; scaled tanh after each but the last."""
     plane = ((size - 4) // 2 - 4) // 2
-    _check_size("lenet5_1998", size, plane, least=16)
+    wants_side("lenet5_1998", size, least=16)
     stages = [
         Stage(
             [
@@ -137,11 +137,6 @@ def initialise(path: str, module: nn.Module) -> bool:
             nn.init.uniform_(module.bias, -bound, bound)
         return True
     return False
-
-
-def _check_size(name: str, size: int, plane: int, least: int) -> None:
-    if plane < 1:
-        raise ArgumentError(f"{name} cannot take pictures of {size} pixels; at least {least} are needed")
 
 
 register(

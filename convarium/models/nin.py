@@ -21,8 +21,8 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from convarium.errors import ArgumentError
 from convarium.joins import Chain
+from convarium.models.parts import wants_side
 from convarium.models.registry import Variant, register
 from convarium.net import Head, Net, Stage
 
@@ -63,7 +63,7 @@ def nin(
     dropout: float = 0.5,
 ) -> Net:
     """5x5 block; max-pool, dropout, 5x5 block; average pool, dropout, 3x3 block; class maps, averaged."""
-    _check_size("nin", size, least=4)
+    wants_side("nin", size, least=4)
     first, second, third = widths
     stages = [
         Stage([MLPConv(in_channels, first, 5, padding=2)]),
@@ -88,7 +88,7 @@ def nin_imagenet(
     dropout: float = 0.5,
 ) -> Net:
     """11x11 /4 block; max-pool, 5x5 block; max-pool, 3x3 block; max-pool, dropout, 3x3 block; class maps."""
-    _check_size("nin_imagenet", size, least=39)
+    wants_side("nin_imagenet", size, least=39)
     first, second, third, fourth = widths
     stages = [
         Stage([MLPConv(in_channels, first, 11, stride=4)]),
@@ -120,11 +120,6 @@ def initialise(path: str, module: nn.Module) -> bool:
             nn.init.zeros_(module.bias)
         return True
     return False
-
-
-def _check_size(name: str, size: int, least: int) -> None:
-    if size < least:
-        raise ArgumentError(f"{name} cannot take pictures of {size} pixels; at least {least} are needed")
 
 
 register(

@@ -67,6 +67,21 @@ def divisible(channels: float, divisor: int = 8) -> int:
     return rounded + divisor if rounded < 0.9 * channels else rounded
 
 
+def wants_side(name: str, size: int, least: int) -> None:
+    """Refuse pictures that are too small for a network whose head depends on their size.
+
+    Args:
+        name: of the network.
+        size: side of the picture in pixels.
+        least: smallest side that leaves a plane to the head.
+
+    Raises:
+        ArgumentError: the picture is smaller.
+    """
+    if size < least:
+        raise ArgumentError(f"{name} cannot take pictures of {size} pixels; at least {least} are needed")
+
+
 def fraction(name: str, value: float) -> float:
     """The value of an option that must be at least 0 and below 1, as a dropout rate.
 
