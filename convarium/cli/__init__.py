@@ -25,7 +25,9 @@ from convarium.cli import (
     doctor,
     draw,
     evaluate,
+    fit,
     formula,
+    memory,
     pack,
     predict,
     show,
@@ -35,7 +37,7 @@ from convarium.cli import (
 from convarium.cli import list as list_verb
 from convarium.errors import ConvariumError, Interrupted
 
-READERS = ("list", "show", "cost", "formula", "evaluate", "predict", "weights", "doctor")
+READERS = ("list", "show", "cost", "formula", "memory", "fit", "evaluate", "predict", "weights", "doctor")
 """Verbs that only read: they end quietly when nobody reads their output any more, as Unix tools do."""
 
 app = typer.Typer(
@@ -53,6 +55,8 @@ app.command("cost")(cost.run)
 app.command("formula")(formula.run)
 app.command("draw")(draw.run)
 app.command("chart")(chart.run)
+app.command("memory")(memory.run)
+app.command("fit")(fit.run)
 app.command("bench")(bench.run)
 app.command("compare")(compare.run)
 app.command("choose")(choose.run)

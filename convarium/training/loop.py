@@ -190,12 +190,12 @@ def _step(parts: Parts, batch: Any, rate: float, recipe: Recipe, setting: Settin
     _seed(_mixed(setting.seed, parts.progress.step), setting.device)
     for group in parts.optimizer.param_groups:
         group["lr"] = rate * group["rate"]
+    parts.optimizer.zero_grad(set_to_none=True)  # before the forward pass, which needs the memory
     pictures = batch.pictures.to(setting.device, non_blocking=True)
     labels = batch.labels.to(setting.device, non_blocking=True)
     pictures = setting.precision.lay(setting.normalise(pictures))
     with torch.autocast(setting.device.type, torch.bfloat16, enabled=setting.precision.bf16):
         result = parts.task.step(pictures, labels)  # type: ignore[operator]
-    parts.optimizer.zero_grad(set_to_none=True)
     result["loss"].backward()
     if recipe.clip:
         trained = [p for group in parts.optimizer.param_groups for p in group["params"]]

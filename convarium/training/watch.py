@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from convarium.training import checkpoint
+from convarium.training.gauge import Gauge
 
 
 class Watch:
@@ -33,6 +34,7 @@ class Watch:
         self._bar: Progress | None = None
         self._task: Any = None
         self._shown = 0.0
+        self._gauge: Gauge | None = None
 
     @contextmanager
     def bar(self, what: str) -> Iterator[Callable[[int, int], None]]:
@@ -61,7 +63,10 @@ class Watch:
         if self._bar is None or time.perf_counter() - self._shown < 0.1:
             return
         self._shown = time.perf_counter()
-        what = f"epoch {progress.epoch + 1}/{self.epochs}  loss {float(loss):.3f}"
+        self._gauge = self._gauge or Gauge(loss.device)
+        what = (
+            f"epoch {progress.epoch + 1}/{self.epochs}  loss {float(loss):.3f}  {self._gauge.text()}".rstrip()
+        )
         with suppress(OSError, ValueError):
             self._bar.update(self._task, completed=progress.batch, total=steps_per_epoch, description=what)
 
