@@ -21,8 +21,9 @@ help:
 demo: .venv/installed-core
 	.venv/bin/convarium demo
 
+# A process for each core, with one thread: two threads that share small networks mostly wait for each other.
 test: .venv/installed-dev
-	.venv/bin/python -m pytest
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 check: .venv/installed-dev
 	.venv/bin/python -m ruff check .
