@@ -109,7 +109,7 @@ def tell(finished: Run, as_json: bool, **more: Any) -> None:
 
 
 def arguments_of(pairs: list[str]) -> dict[str, Any]:
-    """shortcut=B or width=0.5 to Python values: a number where it reads as one, else text."""
+    """shortcut=B, width=0.5 or aux=no to Python values: a number, a list, true or false (yes, no) or else text."""
     from convarium.errors import ArgumentError
 
     found: dict[str, Any] = {}
@@ -120,5 +120,6 @@ def arguments_of(pairs: list[str]) -> dict[str, Any]:
         try:
             found[name] = json.loads(text)
         except ValueError:
-            found[name] = text
+            words = {"true": True, "yes": True, "false": False, "no": False}
+            found[name] = words.get(text.strip().lower(), text)
     return found

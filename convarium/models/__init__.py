@@ -15,9 +15,9 @@ from convarium.models import densenet  # noqa: F401  # 2016: each layer sees all
 from convarium.models import mobilenet_v1  # noqa: F401  # 2017: depthwise convolutions, for phones
 from convarium.models import senet  # noqa: F401  # 2017: channels gated by the whole picture
 from convarium.models import mobilenet_v2  # noqa: F401  # 2018: shortcuts between narrow ends
-from convarium.models import mobilenet_v3  # noqa: F401  # 2019: blocks found by search
-from convarium.models import fixup  # noqa: F401  # 2019: depth without normalisation
-from convarium.models import efficientnet  # noqa: F401  # 2019: depth, width, resolution together
+from convarium.models import fixup  # noqa: F401  # January 2019: depth without normalisation
+from convarium.models import mobilenet_v3  # noqa: F401  # May 2019: blocks found by search
+from convarium.models import efficientnet  # noqa: F401  # May 2019: depth, width, resolution together
 from convarium.models import vit  # noqa: F401  # 2020: attention among patches
 from convarium.models import clip  # noqa: F401  # 2021: pictures and texts in one space
 from convarium.models import convnext  # noqa: F401  # 2022: what convolutions learned from it

@@ -10,9 +10,9 @@ training made channels of the wide layer collapse to the same; global response n
 compete, and replaces layer scale. Atto, Femto, Pico and Nano were designed by Ross Wightman in timm, and
 taken over by V2.
 
-Differs from the paper: nothing known. Traps: the norm stands after the pool; all norms have eps 1e-6; drop
-path grows with i / (blocks - 1); timm writes the small nets' linear layers as 1x1 convolutions, which is
-the same.
+Differs from the papers: V2 has no Small there; `convnextv2_small` is timm's. Nothing else is known. Traps: the norm
+stands after the pool; all norms have eps 1e-6; drop path grows with i / (blocks - 1); timm writes the small nets'
+linear layers as 1x1 convolutions, which is the same.
 Weights that fit: torchvision's (BSD-3-Clause), timm's, and the authors' own (V1 MIT; V2 CC BY-NC 4.0).
 """
 
@@ -24,9 +24,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from convarium.errors import ArgumentError
 from convarium.joins import Chain, Sum
-from convarium.models.parts import DropPath, fraction
+from convarium.models.parts import DropPath, fraction, stage_plan, wants_side
 from convarium.models.registry import Variant, register
 from convarium.models.timm_results import SOURCE as TIMM_RESULTS
 from convarium.models.token_parts import even_rates
@@ -153,7 +152,7 @@ def convnext(
     Args:
         classes: number of class scores.
         in_channels: channels of the picture.
-        size: side of the picture, in pixels; any from 32 on.
+        size: side of the picture, in pixels; at least 32 with four stages, which halve it thrice after the stem.
         depths: blocks of each stage.
         widths: channels of each stage.
         layer_scale: first value of the layer scale; None for none, as in V2.
@@ -164,13 +163,13 @@ def convnext(
         The network.
 
     Raises:
-        ArgumentError: depths and widths differ in number, or the rate is none.
+        ArgumentError: depths and widths differ in number, the picture is too small, or the rate is none.
     """
-    if len(depths) != len(widths):
-        raise ArgumentError(f"{len(depths)} depths and {len(widths)} widths; each stage needs one of both")
+    plan = stage_plan(depths, widths)
+    wants_side("convnext", size, 4 * 2 ** (len(plan) - 1))
     rates = iter(even_rates(fraction("drop_path", drop_path), sum(depths)))
     stages = []
-    for index, (depth, width) in enumerate(zip(depths, widths, strict=True)):
+    for index, (depth, width) in enumerate(plan):
         down = None
         if index:
             before = widths[index - 1]

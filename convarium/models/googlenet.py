@@ -4,7 +4,9 @@ Szegedy, Liu, Jia, Sermanet, Reed, Anguelov, Erhan, Vanhoucke, Rabinovich, "Goin
 2014. New in it: the Inception module, which sees 1x1, 3x3 and 5x5 neighbourhoods and a max-pool at once
 (figure 2a), and reduces channels by 1x1 convolutions first (figure 2b), because without them each module adds
 all its input's channels to its output; an average pool in place of wide linear layers; auxiliary classifiers
-on two inner modules, so that gradients reach the lower half. 22 layers, a twelfth of AlexNet's parameters.
+on two inner modules, so that gradients reach the lower half. 22 layers and, says the paper's section 1, 12 times
+fewer parameters than AlexNet; of AlexNet's 60,965,224 that would be 5.1 million. Table 1's channels give
+6,991,792 without the auxiliary classifiers: 8.7 times fewer.
 
 Two variants. `googlenet_2014` is the paper's: local response normalisation, real 5x5 branches, no batch norm.
 `googlenet` is torchvision's: batch norm with eps 1e-3, and a 3x3 in the branch that is called 5x5. Both round
@@ -37,12 +39,16 @@ from convarium.errors import ArgumentError
 from convarium.joins import Chain, Concat
 from convarium.models.parts import (
     AuxiliaryNet,
+    MakeGate,
     ResponseNorm,
     conv_unit,
     fraction,
+    gate_of,
+    gated,
     pooled_head,
     renormalise,
     separable_stem,
+    wants_side,
 )
 from convarium.models.registry import Variant, register
 from convarium.models.weights import Rule
@@ -105,15 +111,18 @@ def pool(kernel_size: int = 3) -> nn.MaxPool2d:
     return nn.MaxPool2d(kernel_size, stride=2, ceil_mode=True)
 
 
-def stages(conv: Conv, naive: bool, large: int, last_pool: int) -> tuple[list[Stage], dict[str, int]]:
-    """Modules 3a-3b; pool, 4a-4e; pool, 5a-5b. Returns also the channels that each module gives."""
+def stages(
+    conv: Conv, naive: bool, large: int, last_pool: int, gate: MakeGate | None
+) -> tuple[list[Stage], dict[str, int]]:
+    """Modules 3a-3b; pool, 4a-4e; pool, 5a-5b; each may be gated. Returns also the channels each module gives."""
     module = NaiveInception if naive else Inception
     result, channels, given = [], 192, {}
     for names, downsample in zip(STAGES, (None, pool(), pool(last_pool)), strict=True):
         blocks = []
         for name in names:
-            blocks.append(module(channels, TABLE[name], conv, large))
-            channels = given[name] = blocks[-1].out_channels
+            block = module(channels, TABLE[name], conv, large)
+            channels = given[name] = block.out_channels
+            blocks.append(gated(block, channels, gate))
         result.append(Stage(blocks, downsample))
     return result, given
 
@@ -138,11 +147,15 @@ def googlenet(
     size: int,
     aux: bool = True,
     naive: bool = False,
+    se: bool = False,
+    se_reduction: int = 16,
+    squeeze: str = "avg",
     transform_input: bool = False,
     dropout: float = 0.2,
     aux_dropout: float = 0.7,
 ) -> AuxiliaryNet:
     """7x7 /2, pool, 1x1, 3x3, pool; nine Inception modules with batch norm; average pool, linear."""
+    wants_side("googlenet", size, 15)
     conv = batch_normed
     stem = Chain(
         renormalise=renormalise(transform_input, in_channels),
@@ -152,7 +165,7 @@ def googlenet(
         conv3=conv(64, 192, 3),
         pool2=pool(),
     )
-    body, given = stages(conv, naive, large=3, last_pool=2)
+    body, given = stages(conv, naive, 3, 2, gate_of(se, se_reduction, squeeze))
     taps = {
         path: auxiliary(given[name], classes, conv, nn.AdaptiveAvgPool2d(4), 4, aux_dropout)
         for name, path in (TAPPED.items() if aux else ())
@@ -168,11 +181,15 @@ def googlenet_2014(
     size: int,
     aux: bool = True,
     naive: bool = False,
+    se: bool = False,
+    se_reduction: int = 16,
+    squeeze: str = "avg",
     separable: bool = True,
     dropout: float = 0.4,
     aux_dropout: float = 0.7,
 ) -> AuxiliaryNet:
     """7x7 /2, pool, LRN, 1x1, 3x3, LRN, pool; nine modules; average pool, linear (table 1, figure 3)."""
+    wants_side("googlenet_2014", size, 31)
     first = Chain(conv=separable_stem(in_channels, 64), act=nn.ReLU(inplace=True))
     stem = Chain(
         conv1=first if separable else biased(in_channels, 64, 7, 2),
@@ -183,7 +200,7 @@ def googlenet_2014(
         norm2=ResponseNorm(5, alpha=1e-4, beta=0.75, k=1.0),
         pool2=pool(),
     )
-    body, given = stages(biased, naive, large=5, last_pool=3)
+    body, given = stages(biased, naive, 5, 3, gate_of(se, se_reduction, squeeze))
     taps = {
         path: auxiliary(given[name], classes, biased, nn.AvgPool2d(5, 3), aux_plane(size), aux_dropout)
         for name, path in (TAPPED.items() if aux else ())

@@ -4,7 +4,7 @@ Ioffe, Szegedy, "Batch Normalization: Accelerating Deep Network Training by Redu
 2015, appendix. New in it: batch norm, so that learning rates can be 30 times larger; each 5x5 of GoogLeNet
 becomes two 3x3 in turn; modules of stride 2 replace the pools between modules.
 
-SE-Inception: Hu, Shen, Albanie, Sun, Wu, "Squeeze-and-Excitation Networks", 2018, figure 2: each module's
+SE-Inception: Hu, Shen, Albanie, Sun, Wu, "Squeeze-and-Excitation Networks", 2017, figure 2: each module's
 output is gated, squeezed to a sixteenth of its channels.
 
 What does not add up in figure 5: 3c and 4e have the sizes before their stride; 4c and 4d are given 576
@@ -26,13 +26,13 @@ from torch import nn
 
 from convarium.errors import ArgumentError
 from convarium.joins import Chain, Concat
-from convarium.models.parts import conv_unit, gated_stages, pooled_head, separable_stem, stage_paths
+from convarium.models.parts import conv_unit, gate_of, gated_stages, pooled_head, separable_stem, stage_paths
 from convarium.models.registry import Variant, register
 from convarium.models.weights import Rule
 from convarium.net import Net
 
 PAPER = "Ioffe and Szegedy, Batch Normalization, 2015, figure 5"
-SE = "Hu et al., Squeeze-and-Excitation Networks, 2018"
+SE = "Hu et al., Squeeze-and-Excitation Networks, 2017"
 
 Conv = Callable[..., Chain]
 # v2's figure 5: #1x1, #3x3 reduce, #3x3, double #3x3 reduce, double #3x3, pool, projection;
@@ -84,6 +84,7 @@ def inception_v2(
     in_channels: int,
     size: int,
     se: bool = False,
+    se_reduction: int = 16,
     squeeze: str = "avg",
     separable: bool = True,
     projection: int = 128,
@@ -111,7 +112,7 @@ def inception_v2(
         row = TABLE[name]
         return InceptionV2(channels, (*row[:6], projection) if name in ("4c", "4d") else row, conv)
 
-    body, features = gated_stages(STAGES, 192, build, se, squeeze)
+    body, features = gated_stages(STAGES, 192, build, gate_of(se, se_reduction, squeeze))
     last = pooled_head(features, classes, dropout)
     return Net(stem, body, last, in_channels=in_channels, classes=classes, size=size)
 
@@ -168,7 +169,7 @@ register(
         name="se_inception_v2",
         family="inception_v2",
         build=inception_v2,
-        year=2018,
+        year=2017,
         paper=f"{SE}, figure 2 on {PAPER}",
         parameters=11_931_622,
         size=224,

@@ -5,7 +5,7 @@ New in it: 7x7 as 1x7 and 7x1 in turn (figure 6), 3x3 as 1x3 beside 3x1 (figure 
 of 299 pixels, one auxiliary classifier.
 
 `se_inception_v3` gates each module's output: Hu, Shen, Albanie, Sun, Wu, "Squeeze-and-Excitation Networks",
-2018, figure 2.
+2017, figure 2.
 
 Differs from the paper: it is torchvision's (norm eps 1e-3, a 5x5 where the paper's figure 5 has two 3x3); its
 trained weights want pictures between -1 and 1, which `transform_input` makes of those normalised as usual.
@@ -24,6 +24,7 @@ from convarium.joins import Chain, Concat
 from convarium.models.parts import (
     AuxiliaryNet,
     conv_unit,
+    gate_of,
     gated_stages,
     pooled_head,
     renormalise,
@@ -33,7 +34,7 @@ from convarium.models.registry import Variant, register
 from convarium.models.weights import Rule
 
 PAPER = "Szegedy et al., Rethinking the Inception Architecture for Computer Vision, 2015"
-SE = "Hu et al., Squeeze-and-Excitation Networks, 2018"
+SE = "Hu et al., Squeeze-and-Excitation Networks, 2017"
 
 Conv = Callable[..., Chain]
 
@@ -154,6 +155,7 @@ def inception_v3(
     size: int,
     aux: bool = True,
     se: bool = False,
+    se_reduction: int = 16,
     squeeze: str = "avg",
     transform_input: bool = False,
     dropout: float = 0.5,
@@ -178,7 +180,7 @@ def inception_v3(
         pool2=nn.MaxPool2d(3, 2),
     )
     body, features = gated_stages(
-        STAGES, 192, lambda name, channels: MODULES[name](channels, conv), se, squeeze
+        STAGES, 192, lambda name, channels: MODULES[name](channels, conv), gate_of(se, se_reduction, squeeze)
     )
     taps = {"stages.1.blocks.3": auxiliary(768, classes, conv)} if aux else {}
     last = pooled_head(features, classes, dropout)
@@ -263,7 +265,7 @@ register(
         name="se_inception_v3",
         family="inception_v3",
         build=inception_v3,
-        year=2018,
+        year=2017,
         paper=f"{SE}, figure 2 on {PAPER}",
         parameters=28_822_884,  # 25,496,188 without the auxiliary classifier
         size=299,

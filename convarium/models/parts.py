@@ -36,7 +36,7 @@ def squeeze_excite(
     Raises:
         ArgumentError: squeeze is neither "avg" nor "max".
 
-    Source: Hu et al., Squeeze-and-Excitation Networks, 2018, section 3.
+    Source: Hu et al., Squeeze-and-Excitation Networks, 2017, section 3.
     """
     if squeeze not in SQUEEZES:
         raise ArgumentError(f"squeeze = {squeeze!r}; it must be 'avg' or 'max'")
@@ -49,6 +49,35 @@ def squeeze_excite(
             gate=gate(),
         )
     )
+
+
+# Makes a gate from its channels.
+MakeGate = Callable[[int], nn.Module]
+
+
+def gate_of(se: bool, reduction: int = 16, squeeze: str = "avg") -> MakeGate | None:
+    """What makes the gates of a network that may have them: C channels squeezed to C / reduction, at least one.
+
+    Args:
+        se: whether there are gates.
+        reduction: the paper's r.
+        squeeze: of `squeeze_excite`.
+
+    Returns:
+        Makes a gate from its channels; None where there are none.
+
+    Raises:
+        ArgumentError: a reduction that is no whole number of at least 1, or an option of gates without gates.
+
+    Source: Hu et al., Squeeze-and-Excitation Networks, 2017, sections 3 and 6.1; r = 16 is their choice.
+    """
+    if isinstance(reduction, bool) or not isinstance(reduction, int) or reduction < 1:
+        raise ArgumentError(f"se_reduction = {reduction!r}; it must be a whole number of at least 1, as 16")
+    if not se:
+        if (reduction, squeeze) != (16, "avg"):
+            raise ArgumentError("se_reduction and squeeze are of gates, and this net has none: add se=True")
+        return None
+    return lambda channels: squeeze_excite(channels, max(1, channels // reduction), squeeze=squeeze)
 
 
 def divisible(channels: float, divisor: int = 8) -> int:
@@ -80,6 +109,33 @@ def wants_side(name: str, size: int, least: int) -> None:
     """
     if size < least:
         raise ArgumentError(f"{name} cannot take pictures of {size} pixels; at least {least} are needed")
+
+
+def stage_plan(depths: Sequence[int], widths: Sequence[int]) -> list[tuple[int, int]]:
+    """The depth and the width of each stage.
+
+    Args:
+        depths: blocks of each stage.
+        widths: channels of each stage.
+
+    Returns:
+        One pair a stage.
+
+    Raises:
+        ArgumentError: their numbers differ, or one of them is no whole number of at least 1.
+    """
+    for name, values in (("depths", depths), ("widths", widths)):
+        row = isinstance(values, Sequence) and not isinstance(values, str)
+        if not row or not all(isinstance(v, int) and not isinstance(v, bool) and v >= 1 for v in values):
+            raise ArgumentError(
+                f"{name} = {values!r}; it must be a list of whole numbers of at least 1, one for each stage"
+            )
+    if len(depths) != len(widths):
+        raise ArgumentError(
+            f"{len(depths)} depths and {len(widths)} widths, {tuple(depths)} and {tuple(widths)}; "
+            "each stage needs one of both"
+        )
+    return list(zip(depths, widths, strict=True))
 
 
 def fraction(name: str, value: float) -> float:
@@ -218,12 +274,19 @@ def pooled_head(features: int, classes: int, dropout: float) -> Head:
     )
 
 
+def gated(module: nn.Module, channels: int, gate: MakeGate | None) -> nn.Module:
+    """module [, gate]: an Inception module and what weighs its output, of so many channels.
+
+    Source: Hu et al., Squeeze-and-Excitation Networks, 2017, figure 2.
+    """
+    return module if gate is None else Chain(module=module, se=gate(channels))
+
+
 def gated_stages(
     plan: Sequence[Sequence[str | None]],
     channels: int,
     build: Callable[[str, int], Concat],
-    se: bool,
-    squeeze: str,
+    gate: MakeGate | None,
 ) -> tuple[list[Stage], int]:
     """The stages of an Inception net from the names of its modules.
 
@@ -231,8 +294,7 @@ def gated_stages(
         plan: for each stage the module that reaches its resolution, None where the stem did, and the others.
         channels: that the first module is given.
         build: makes a module, with `out_channels`, from its name and the channels that it is given.
-        se: each module's output is gated, squeezed to a sixteenth of its channels.
-        squeeze: of `squeeze_excite`.
+        gate: makes the gate of each module's output; none where None.
 
     Returns:
         The stages, and the channels of the last one.
@@ -245,9 +307,7 @@ def gated_stages(
             if name is not None:
                 module = build(name, channels)
                 channels = module.out_channels  # type: ignore[assignment]
-                if se:
-                    gate = squeeze_excite(channels, channels // 16, squeeze=squeeze)
-                    module = Chain(module=module, se=gate)
+                module = gated(module, channels, gate)
             modules.append(module)
         result.append(Stage(filter(None, modules[1:]), modules[0]))
     return result, channels

@@ -12,7 +12,8 @@ ways part, so both see activated features (the paper's appendix, and the authors
 
 Differs from the papers: ImageNet nets stride the 3x3 as timm's do, CIFAR bottlenecks the first 1x1 as the
 authors' code does. The paper does not say which shortcut its ResNet-110 has; here it is option A, as in the
-first paper.
+first paper. Every net takes `se=True` (a gate of C / se_reduction channels on each body, Hu et al. 2017) and
+`drop_path` (Huang et al. 2016).
 Weights that fit: timm's resnetv2 nets (Apache-2.0).
 """
 
@@ -25,9 +26,11 @@ from torch import nn
 from convarium.errors import ArgumentError
 from convarium.joins import Chain, Sum
 from convarium.layers import PadShortcut
+from convarium.models.parts import DropPath, MakeGate, fraction, gate_of, stage_plan
 from convarium.models.registry import Variant, register
 from convarium.models.residual import blocks_of, conv, initialise, last_norm
 from convarium.models.timm_results import SOURCE as TIMM_RESULTS
+from convarium.models.token_parts import even_rates
 from convarium.models.weights import Rule
 from convarium.net import Head, Net, Stage
 
@@ -45,9 +48,13 @@ def preact_block(
     first: bool = False,
     stride_3x3: bool = True,
     dropout: float = 0.0,
+    gate: MakeGate | None = None,
     zero_init: bool = False,
+    drop_path: float = 0.0,
 ) -> nn.Module:
-    """BN, ReLU, 3x3 /stride, BN, ReLU, 3x3; + x. (Bottleneck: 1x1, 3x3, 1x1, each after BN and ReLU.)
+    """BN, ReLU, 3x3 /stride, BN, ReLU, 3x3 [, gate] [, drop path]; + x.
+
+    A bottleneck has 1x1, 3x3, 1x1, each after BN and ReLU.
 
     Where the shape changes: h = ReLU(BN(x)), then the convolutions of h + the projection of h.
 
@@ -60,7 +67,9 @@ def preact_block(
         first: the first activation is shared by both ways though the shape stays.
         stride_3x3: a bottleneck strides its 3x3, not its first 1x1.
         dropout: share of features that are dropped in training, before the last convolution.
+        gate: makes what weighs the body's output.
         zero_init: the last norm starts with weight 0.
+        drop_path: rate of dropping the body for a sample.
 
     Returns:
         A Sum; a Chain of norm, activation and Sum where the first activation is shared.
@@ -83,6 +92,10 @@ def preact_block(
         if last and dropout:
             parts["drop"] = nn.Dropout(dropout)
         parts[f"conv{i}"] = convolution
+    if gate:
+        parts["se"] = gate(out_channels)
+    if drop_path:
+        parts["drop_path"] = DropPath(drop_path)
     changes = stride > 1 or in_channels != out_channels
     if not changes and not first:
         return Sum(Chain(parts))
@@ -104,13 +117,17 @@ def preact_stages(
     shortcut: str = "B",
     stride_3x3: bool = True,
     dropout: float = 0.0,
+    gate: MakeGate | None = None,
     zero_init: bool = False,
+    drop_path: float = 0.0,
 ) -> list[Stage]:
     """Stages of pre-activated blocks; each but the first halves the resolution in its first block."""
     if shortcut not in ("A", "B"):
         raise ArgumentError(f"shortcut = {shortcut!r}; it must be 'A' or 'B'")
     result = []
-    for index, (depth, width) in enumerate(zip(depths, widths, strict=True)):
+    plan = stage_plan(depths, widths)
+    rates = iter(even_rates(fraction("drop_path", drop_path), sum(depths)))
+    for index, (depth, width) in enumerate(plan):
         blocks = []
         for position in range(depth):
             blocks.append(
@@ -123,7 +140,9 @@ def preact_stages(
                     first=index == 0 and position == 0,
                     stride_3x3=stride_3x3,
                     dropout=dropout,
+                    gate=gate,
                     zero_init=zero_init,
+                    drop_path=next(rates),
                 )
             )
             in_channels = width
@@ -143,11 +162,28 @@ def head(features: int, classes: int) -> Head:
 
 
 def resnet_v2(
-    *, classes: int, in_channels: int, size: int, depths: Sequence[int], zero_init: bool = False
+    *,
+    classes: int,
+    in_channels: int,
+    size: int,
+    depths: Sequence[int],
+    se: bool = False,
+    se_reduction: int = 16,
+    squeeze: str = "avg",
+    zero_init: bool = False,
+    drop_path: float = 0.0,
 ) -> Net:
     """7x7 /2, 3x3 max-pool /2; four stages of pre-activated bottlenecks; BN, ReLU, average pool, linear."""
     stem = Chain(conv=conv(in_channels, 64, 7, 2), pool=nn.MaxPool2d(3, stride=2, padding=1))
-    body = preact_stages(64, depths, (256, 512, 1024, 2048), bottleneck=True, zero_init=zero_init)
+    body = preact_stages(
+        64,
+        depths,
+        (256, 512, 1024, 2048),
+        bottleneck=True,
+        gate=gate_of(se, se_reduction, squeeze),
+        zero_init=zero_init,
+        drop_path=drop_path,
+    )
     return Net(stem, body, head(2048, classes), in_channels=in_channels, classes=classes, size=size)
 
 
@@ -159,7 +195,11 @@ def cifar_resnet_v2(
     depth: int,
     bottleneck: bool = False,
     shortcut: str = "A",
+    se: bool = False,
+    se_reduction: int = 16,
+    squeeze: str = "avg",
     zero_init: bool = False,
+    drop_path: float = 0.0,
 ) -> Net:
     """3x3; three stages of n blocks of 16, 32, 64 (x 4 for bottlenecks); BN, ReLU, average pool, linear.
 
@@ -169,7 +209,15 @@ def cifar_resnet_v2(
     widths = tuple(width * (4 if bottleneck else 1) for width in (16, 32, 64))
     stem = Chain(conv=conv(in_channels, 16, 3))
     body = preact_stages(
-        16, (n, n, n), widths, bottleneck=bottleneck, shortcut=shortcut, stride_3x3=False, zero_init=zero_init
+        16,
+        (n, n, n),
+        widths,
+        bottleneck=bottleneck,
+        shortcut=shortcut,
+        stride_3x3=False,
+        gate=gate_of(se, se_reduction, squeeze),
+        zero_init=zero_init,
+        drop_path=drop_path,
     )
     return Net(stem, body, head(widths[-1], classes), in_channels=in_channels, classes=classes, size=size)
 
@@ -182,7 +230,11 @@ def wide_resnet(
     depth: int,
     width: int,
     dropout: float = 0.0,
+    se: bool = False,
+    se_reduction: int = 16,
+    squeeze: str = "avg",
     zero_init: bool = False,
+    drop_path: float = 0.0,
 ) -> Net:
     """3x3 to 16; three stages of n basic blocks of 16k, 32k, 64k; BN, ReLU, average pool, linear (table 1).
 
@@ -195,7 +247,11 @@ def wide_resnet(
         depth: number of convolutions on the longest way, with the projections and without the classifier.
         width: the paper's k.
         dropout: between a block's convolutions; the paper takes 0.3 (section 2.4).
+        se: each block's body is gated before the sum (Hu et al. 2017).
+        se_reduction: channels are squeezed to one in so many.
+        squeeze: the gates' global pool, "avg" or "max".
         zero_init: the last norm of each block starts with weight 0.
+        drop_path: rate of dropping the last block's body for a sample; the first block's is 0, growth even.
 
     Returns:
         The network.
@@ -212,7 +268,16 @@ def wide_resnet(
         raise ArgumentError(f"width = {width}; it must be at least 1")
     widths = (16 * width, 32 * width, 64 * width)
     stem = Chain(conv=conv(in_channels, 16, 3))
-    body = preact_stages(16, (n, n, n), widths, bottleneck=False, dropout=dropout, zero_init=zero_init)
+    body = preact_stages(
+        16,
+        (n, n, n),
+        widths,
+        bottleneck=False,
+        dropout=dropout,
+        gate=gate_of(se, se_reduction, squeeze),
+        zero_init=zero_init,
+        drop_path=drop_path,
+    )
     return Net(stem, body, head(widths[-1], classes), in_channels=in_channels, classes=classes, size=size)
 
 

@@ -201,6 +201,7 @@ def build_empty(architecture: Mapping[str, Any]) -> Net:
 def _build(row: Variant, arguments: dict[str, Any]) -> tuple[Net, list[str]]:
     """The network on the meta device, so that no weight is drawn that is drawn again or loaded; what was taken off."""
     features = arguments["classes"] == 0
+    _check_switches(row, arguments)
     try:
         with torch.device("meta"):
             net = row.build(**{**arguments, "classes": 1} if features else arguments)
@@ -209,6 +210,15 @@ def _build(row: Variant, arguments: dict[str, Any]) -> tuple[Net, list[str]]:
     except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
         raise ArgumentError(f"{row.name} cannot be built with {arguments}: {error}") from error
     return net, adapt.without_classifier(net) if features else []
+
+
+def _check_switches(row: Variant, arguments: Mapping[str, Any]) -> None:
+    """Refuse what is no bool for an argument whose own value is one: any text but the empty one counts as true."""
+    for name, own in options(row.name).items():
+        if isinstance(own, bool) and not isinstance(arguments.get(name, own), bool):
+            raise ArgumentError(
+                f"{name} = {arguments[name]!r}; {row.name} takes True or False (true or false)"
+            )
 
 
 def initialise(net: nn.Module, rule: Initialise) -> None:

@@ -2,13 +2,13 @@
 
 Every block here comes after its convolutions with batch norm and ReLU ("post-activation", He et al. 2015).
 The constructors take what later papers changed in it: groups and an inner width (ResNeXt, WideResNet), a gate
-before the sum (SE), another way around (ResNet-D), the last norm at zero.
+before the sum (SE), drop path, another way around (ResNet-D), the last norm at zero.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
@@ -16,14 +16,13 @@ from torch import nn
 from convarium.errors import ArgumentError
 from convarium.joins import Chain, Sum
 from convarium.layers import PadShortcut
+from convarium.models.parts import DropPath, MakeGate, fraction, stage_plan
+from convarium.models.token_parts import even_rates
 from convarium.models.weights import Rule
 from convarium.net import Head, Stage
 
 SHORTCUTS = ("A", "B", "C", "D", "3x3", "none")
 STEMS = ("7x7", "3x3")
-
-# Makes the gate that a block's body ends in, from its channels.
-MakeGate = Callable[[int], nn.Module]
 
 
 class ZeroNorm(nn.BatchNorm2d):
@@ -53,7 +52,7 @@ def last_norm(channels: int, zero: bool) -> nn.BatchNorm2d:
 
 
 class BasicBlock(Sum):
-    """3x3 /stride, BN, ReLU, 3x3, BN [, gate]; + shortcut; ReLU."""
+    """3x3 /stride, BN, ReLU, 3x3, BN [, gate] [, drop path]; + shortcut; ReLU."""
 
     expansion = 1
 
@@ -66,6 +65,7 @@ class BasicBlock(Sum):
         *,
         gate: MakeGate | None = None,
         zero_init: bool = False,
+        drop_path: float = 0.0,
     ) -> None:
         super().__init__(
             body=Chain(
@@ -75,6 +75,7 @@ class BasicBlock(Sum):
                 conv2=conv(width, width, 3),
                 norm2=last_norm(width, zero_init),
                 se=gate(width) if gate else None,
+                drop=DropPath(drop_path) if drop_path else None,
             ),
             shortcut=shortcut,
             act=nn.ReLU(inplace=True),
@@ -98,7 +99,7 @@ class PlainBlock(Chain):
 
 
 class Bottleneck(Sum):
-    """1x1, BN, ReLU, 3x3 /stride in groups, BN, ReLU, 1x1 to 4 x width, BN [, gate]; + shortcut; ReLU.
+    """1x1, BN, ReLU, 3x3 /stride in groups, BN, ReLU, 1x1 to 4 x width, BN [, gate] [, drop path]; + shortcut; ReLU.
 
     Args:
         in_channels: channels in.
@@ -109,8 +110,9 @@ class Bottleneck(Sum):
         groups: of the 3x3 convolution.
         base_width: channels of one group where `width` is 64; they grow with it.
         halve_first: the first 1x1 has half the inner channels (SENet-154).
-        gate: makes what the body ends in.
+        gate: makes what weighs the body's output.
         zero_init: the last norm starts with weight 0.
+        drop_path: rate of dropping the body for a sample.
     """
 
     expansion = 4
@@ -128,6 +130,7 @@ class Bottleneck(Sum):
         halve_first: bool = False,
         gate: MakeGate | None = None,
         zero_init: bool = False,
+        drop_path: float = 0.0,
     ) -> None:
         inner = inner_width(width, groups, base_width)
         first = inner // 2 if halve_first else inner
@@ -142,6 +145,7 @@ class Bottleneck(Sum):
                 conv3=conv(inner, 4 * width, 1),
                 norm3=last_norm(4 * width, zero_init),
                 se=gate(4 * width) if gate else None,
+                drop=DropPath(drop_path) if drop_path else None,
             ),
             shortcut=shortcut,
             act=nn.ReLU(inplace=True),
@@ -189,12 +193,38 @@ def shortcut(option: str, in_channels: int, out_channels: int, stride: int) -> n
     )
 
 
+def body_options(option: str, gate: MakeGate | None, zero_init: bool, drop_path: float) -> dict[str, Any]:
+    """What a net's blocks are told about the end of their bodies; a block without a shortcut takes nothing.
+
+    Args:
+        option: of `shortcut`.
+        gate: makes what weighs a body's output; none where None.
+        zero_init: the last norm starts with weight 0.
+        drop_path: the last block's rate.
+
+    Returns:
+        Arguments for `stages`.
+
+    Raises:
+        ArgumentError: an option that needs shortcuts, and there are none.
+    """
+    if option != "none":
+        return {"gate": gate, "zero_init": zero_init, "drop_path": drop_path}
+    if gate or drop_path:
+        raise ArgumentError("se and drop_path need shortcuts; with shortcut = 'none' there are none")
+    if zero_init:
+        raise ArgumentError("zero_init = True needs shortcuts; without them the net would give zeros")
+    return {}
+
+
 def stages(
     block: Any,
     in_channels: int,
     depths: Sequence[int],
     widths: Sequence[int],
     option: str,
+    *,
+    drop_path: float = 0.0,
     **block_arguments: Any,
 ) -> list[Stage]:
     """Stages of equal blocks; each but the first halves the resolution in its first block.
@@ -205,18 +235,26 @@ def stages(
         depths: blocks of each stage.
         widths: width of each stage.
         option: of `shortcut`.
+        drop_path: rate of the last block; the first block's is 0, growth even (Huang et al. 2016, section 3).
         block_arguments: passed to every block.
 
     Returns:
         The stages.
+
+    Raises:
+        ArgumentError: not one depth for each width, or a rate outside 0 to 1.
     """
     result = []
-    for index, (depth, width) in enumerate(zip(depths, widths, strict=True)):
+    plan = stage_plan(depths, widths)
+    rates = iter(even_rates(fraction("drop_path", drop_path), sum(depths)))
+    for index, (depth, width) in enumerate(plan):
         blocks: list[nn.Module] = []
         for position in range(depth):
             stride = 2 if index > 0 and position == 0 else 1
             around = shortcut(option, in_channels, width * block.expansion, stride)
-            blocks.append(block(in_channels, width, stride, around, **block_arguments))
+            rate = next(rates)
+            dropped = {"drop_path": rate} if rate else {}
+            blocks.append(block(in_channels, width, stride, around, **block_arguments, **dropped))
             in_channels = width * block.expansion
         result.append(Stage(blocks))
     return result

@@ -21,6 +21,9 @@ the paper's own v1 strides its first 1x1: the same keys and shapes, another func
 section 4.2 have 6n + 2 layers of 16, 32, 64 channels, with the parameter-free shortcut (option A) or
 projections (option B).
 
+Every net takes `se=True` (gates, as in senet.py, squeezed to C / se_reduction channels) and `drop_path` (Huang, Sun,
+Liu, Sedra, Weinberger, "Deep Networks with Stochastic Depth", 2016).
+
 Differs from the papers: batch norm of shortcuts as in torchvision; weights drawn by He's rule with fan-out.
 Weights that fit: torchvision's (BSD-3-Clause), timm's (Apache-2.0), CIFAR weights in akamaster's names
 (BSD-2-Clause).
@@ -36,12 +39,14 @@ from torch import Tensor, nn
 
 from convarium.errors import ArgumentError
 from convarium.joins import Chain, Concat, Sum
+from convarium.models.parts import DropPath, MakeGate, gate_of
 from convarium.models.registry import Variant, register
 from convarium.models.residual import (
     BasicBlock,
     Bottleneck,
     PlainBlock,
     blocks_of,
+    body_options,
     conv,
     head,
     initialise,
@@ -77,9 +82,10 @@ def path(in_channels: int, width: int, stride: int, **last: nn.Module) -> Chain:
 
 
 class PathBottleneck(Sum):
-    """b: concat of paths, 1x1 to 4 x width; a: sum of [path, 1x1 to 4 x width]; then BN; + shortcut; ReLU.
+    """b: concat of paths, 1x1 to 4 x width; a: sum of [path, 1x1 to 4 x width]; then as below; + shortcut; ReLU.
 
-    Both are equal to `Bottleneck` in groups (ResNeXt's figure 3; the norm stands after the sum of the paths).
+    Below: BN [, gate] [, drop path]. Both are equal to `Bottleneck` in groups (ResNeXt's figure 3; the norm stands
+    after the sum of the paths).
 
     Args:
         in_channels: channels in.
@@ -89,7 +95,9 @@ class PathBottleneck(Sum):
         form: "a" or "b".
         groups: number of paths.
         base_width: channels of a path where `width` is 64; they grow with it.
+        gate: makes what weighs the body's output.
         zero_init: the last norm starts with weight 0.
+        drop_path: rate of dropping the body for a sample.
     """
 
     expansion = 4
@@ -104,7 +112,9 @@ class PathBottleneck(Sum):
         form: str,
         groups: int,
         base_width: int,
+        gate: MakeGate | None = None,
         zero_init: bool = False,
+        drop_path: float = 0.0,
     ) -> None:
         narrow, out_channels = inner_width(width, 1, base_width), 4 * width
         paths: nn.Module
@@ -120,6 +130,8 @@ class PathBottleneck(Sum):
                 paths=paths,
                 conv3=conv(narrow * groups, out_channels, 1) if form == "b" else None,
                 norm3=last_norm(out_channels, zero_init),
+                se=gate(out_channels) if gate else None,
+                drop=DropPath(drop_path) if drop_path else None,
             ),
             shortcut=shortcut,
             act=nn.ReLU(inplace=True),
@@ -160,13 +172,6 @@ def _path_name(index: int, form: str, groups: int) -> str:
     return ".".join(["shortcut"] * (groups - 1 - index) + ["body"] * (index > 0))
 
 
-def _check_plain(shortcut: str, bottleneck: bool, zero_init: bool) -> None:
-    if shortcut == "none" and bottleneck:
-        raise ArgumentError("shortcut = 'none' is for nets of basic blocks; this one has bottlenecks")
-    if shortcut == "none" and zero_init:
-        raise ArgumentError("zero_init = True needs shortcuts; without them the net would give zeros")
-
-
 def _check_form(form: str) -> None:
     if form not in FORMS:
         raise ArgumentError(f"form = {form!r}; it must be 'a', 'b' or 'c'")
@@ -185,7 +190,11 @@ def resnet(
     groups: int = 1,
     base_width: int = 64,
     form: str = "c",
+    se: bool = False,
+    se_reduction: int = 16,
+    squeeze: str = "avg",
     zero_init: bool = False,
+    drop_path: float = 0.0,
 ) -> Net:
     """Stem of 64 at a quarter of the size; four stages of 64 to 512 (x 4); average pool, linear (table 1).
 
@@ -201,7 +210,11 @@ def resnet(
         groups: paths of a bottleneck (ResNeXt).
         base_width: channels of a path in the first stage; 128 in one path for the wide nets.
         form: how the paths are written: "a", "b" or "c".
+        se: each block's body is gated before the sum (Hu et al. 2017); resnet50 is seresnet50 then.
+        se_reduction: channels are squeezed to one in so many.
+        squeeze: the gates' global pool, "avg" or "max".
         zero_init: the last norm of each block starts with weight 0.
+        drop_path: rate of dropping the last block's body for a sample; the first block's is 0, growth even.
 
     Returns:
         The network.
@@ -210,9 +223,10 @@ def resnet(
         ArgumentError: options that do not go together.
     """
     _check_form(form)
-    _check_plain(shortcut, bottleneck, zero_init)
+    if shortcut == "none" and bottleneck:
+        raise ArgumentError("shortcut = 'none' is for nets of basic blocks; this one has bottlenecks")
+    options = body_options(shortcut, gate_of(se, se_reduction, squeeze), zero_init, drop_path)
     block: Any = PlainBlock if shortcut == "none" else BasicBlock
-    options: dict[str, Any] = {} if shortcut == "none" else {"zero_init": zero_init}
     if bottleneck:
         block = Bottleneck if form == "c" else PathBottleneck
         options |= {"groups": groups, "base_width": base_width}
@@ -235,19 +249,34 @@ _stem = stem  # `resnet` has an argument of that name
 
 
 def cifar_resnet(
-    *, classes: int, in_channels: int, size: int, depth: int, shortcut: str = "A", zero_init: bool = False
+    *,
+    classes: int,
+    in_channels: int,
+    size: int,
+    depth: int,
+    shortcut: str = "A",
+    se: bool = False,
+    se_reduction: int = 16,
+    squeeze: str = "avg",
+    zero_init: bool = False,
+    drop_path: float = 0.0,
 ) -> Net:
     """3x3, BN, ReLU; three stages of n blocks of 16, 32, 64; average pool, linear (section 4.2)."""
     n = blocks_of(depth, layers=2)
     first = Chain(conv=conv(in_channels, 16, 3), norm=nn.BatchNorm2d(16), act=nn.ReLU(inplace=True))
-    _check_plain(shortcut, False, zero_init)
-    block, options = (PlainBlock, {}) if shortcut == "none" else (BasicBlock, {"zero_init": zero_init})
+    options = body_options(shortcut, gate_of(se, se_reduction, squeeze), zero_init, drop_path)
+    block = PlainBlock if shortcut == "none" else BasicBlock
     body = stages(block, 16, (n, n, n), (16, 32, 64), shortcut, **options)
     return Net(first, body, head(64, classes), in_channels=in_channels, classes=classes, size=size)
 
 
 # Both publishers' names are the same, and so is what these nets compute.
 RULES = {"torchvision": rules(), "timm": rules()}
+
+
+def _paths(groups: int, base_width: int) -> dict[str, Any]:
+    return {"bottleneck": True, "groups": groups, "base_width": base_width}
+
 
 D18, D34, D50, D101, D152 = (2, 2, 2, 2), (3, 4, 6, 3), (3, 4, 6, 3), (3, 4, 23, 3), (3, 8, 36, 3)
 
@@ -258,32 +287,11 @@ IMAGENET: dict[str, tuple[str, tuple[int, ...], dict[str, Any], int, float, floa
     "resnet50": (PAPER, D50, {"bottleneck": True}, 25_557_032, 4.089, 76.130),
     "resnet101": (PAPER, D101, {"bottleneck": True}, 44_549_160, 7.801, 77.374),
     "resnet152": (PAPER, D152, {"bottleneck": True}, 60_192_808, 11.514, 78.312),
-    "wide_resnet50_2": (WIDE, D50, {"bottleneck": True, "base_width": 128}, 68_883_240, 11.398, 78.468),
-    "wide_resnet101_2": (WIDE, D101, {"bottleneck": True, "base_width": 128}, 126_886_696, 22.753, 78.848),
-    "resnext50_32x4d": (
-        NEXT,
-        D50,
-        {"bottleneck": True, "groups": 32, "base_width": 4},
-        25_028_904,
-        4.230,
-        77.618,
-    ),
-    "resnext101_32x8d": (
-        NEXT,
-        D101,
-        {"bottleneck": True, "groups": 32, "base_width": 8},
-        88_791_336,
-        16.414,
-        79.312,
-    ),
-    "resnext101_64x4d": (
-        NEXT,
-        D101,
-        {"bottleneck": True, "groups": 64, "base_width": 4},
-        83_455_272,
-        15.460,
-        83.246,
-    ),
+    "wide_resnet50_2": (WIDE, D50, _paths(1, 128), 68_883_240, 11.398, 78.468),
+    "wide_resnet101_2": (WIDE, D101, _paths(1, 128), 126_886_696, 22.753, 78.848),
+    "resnext50_32x4d": (NEXT, D50, _paths(32, 4), 25_028_904, 4.230, 77.618),
+    "resnext101_32x8d": (NEXT, D101, _paths(32, 8), 88_791_336, 16.414, 79.312),
+    "resnext101_64x4d": (NEXT, D101, _paths(64, 4), 83_455_272, 15.460, 83.246),
 }
 
 # name: depth, shortcut, parameters, error on CIFAR-10 in per cent (table 6; none given for plain nets)
@@ -338,9 +346,7 @@ register(
             family="resnet",
             build=resnet,
             year=int(paper[-4:]),
-            paper=paper
-            + (", table 1" if paper == PAPER else "")
-            + (", in its v1.5 form" if arguments else ""),
+            paper=paper + ", table 1" * (paper == PAPER) + ", in its v1.5 form" * bool(arguments),
             parameters=parameters,
             size=224,
             arguments={"depths": depths, **arguments},

@@ -11,8 +11,8 @@ first 1x1, a 3x3 where a shortcut strides, three 3x3 for the 7x7, dropout before
 
 Differs from the paper: SE-ResNet and SE-ResNeXt are timm's, which stride the 3x3 of a bottleneck (the
 authors' Caffe nets stride the first 1x1) and round the squeezed channels to multiples of 8, so 64 channels
-become 8 and not 4. `senet154` is the authors' net, whose first pool does not pad; `senet154_gluon` pads: the
-same shapes, another function.
+become 8 and not the 4 that `resnet18` with se=True has. `senet154` is the authors' net, whose first pool does
+not pad; `senet154_gluon` pads: the same shapes, another function.
 Weights that fit: timm's (Apache-2.0); its "legacy" ones only `senet154`.
 """
 
@@ -25,7 +25,7 @@ from typing import Any
 from torch import nn
 
 from convarium.errors import ArgumentError
-from convarium.models.parts import squeeze_excite
+from convarium.models.parts import squeeze_excite, wants_side
 from convarium.models.registry import Variant, register
 from convarium.models.residual import BasicBlock, Bottleneck, initialise, rules, stages, stem
 from convarium.models.timm_results import SOURCE as TIMM_RESULTS
@@ -58,6 +58,7 @@ def senet(
     base_width: int = 64,
     squeeze: str = "avg",
     zero_init: bool = False,
+    drop_path: float = 0.0,
 ) -> Net:
     """A ResNet or ResNeXt in which each block's body ends in a gate (figure 3).
 
@@ -71,6 +72,7 @@ def senet(
         base_width: channels of a path in the first stage.
         squeeze: "avg", or "max" as some lectures have it.
         zero_init: the last norm of each block starts with weight 0.
+        drop_path: rate of dropping the last block's body for a sample; the first block's is 0, growth even.
 
     Returns:
         The network.
@@ -80,6 +82,7 @@ def senet(
     """
     block: Any = Bottleneck if bottleneck else BasicBlock
     options: dict[str, Any] = {"gate": functools.partial(gate, squeeze=squeeze), "zero_init": zero_init}
+    options |= {"drop_path": drop_path}
     if bottleneck:
         options |= {"groups": groups, "base_width": base_width}
     elif (groups, base_width) != (1, 64):
@@ -106,6 +109,7 @@ def senet154(
     dropout: float = 0.2,
     squeeze: str = "avg",
     zero_init: bool = False,
+    drop_path: float = 0.0,
 ) -> Net:
     """Three 3x3, pool; gated bottlenecks of 64 x 4d with half the channels in the first 1x1; dropout, linear.
 
@@ -118,10 +122,16 @@ def senet154(
         dropout: share of features that are dropped in training.
         squeeze: "avg", or "max" as some lectures have it.
         zero_init: the last norm of each block starts with weight 0.
+        drop_path: rate of dropping the last block's body for a sample; the first block's is 0, growth even.
 
     Returns:
         The network.
+
+    Raises:
+        ArgumentError: options that do not go together, or pictures too small for the pool that does not pad.
     """
+    if ceil_pool:
+        wants_side("senet154", size, 3)
     body = stages(
         Bottleneck,
         128,
@@ -133,6 +143,7 @@ def senet154(
         halve_first=True,
         gate=functools.partial(gate, squeeze=squeeze),
         zero_init=zero_init,
+        drop_path=drop_path,
     )
     return Net(
         stem(in_channels, 128, "3x3", ceil_pool),

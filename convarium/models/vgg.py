@@ -24,6 +24,7 @@ from torch import nn
 
 from convarium.errors import ArgumentError
 from convarium.joins import Chain
+from convarium.models.parts import stage_plan, wants_side
 from convarium.models.registry import Variant, register
 from convarium.models.weights import Rule
 from convarium.net import Head, Net, Stage
@@ -56,11 +57,11 @@ def vgg(
     dropout: float = 0.5,
 ) -> Net:
     """Five stages of 3x3 convolutions with 2x2 max-pool /2 between; pool, three linears (table 1)."""
-    if size < 32:
-        raise ArgumentError(f"VGG nets cannot take pictures of {size} pixels; at least 32 are needed")
+    plan = stage_plan(depths, widths)
+    wants_side("VGG", size, 2 ** len(plan))
     stages = []
     channels = in_channels
-    for index, (depth, width) in enumerate(zip(depths, widths, strict=True)):
+    for index, (depth, width) in enumerate(plan):
         blocks = [VGGBlock(channels if i == 0 else width, width, norm) for i in range(depth)]
         stages.append(Stage(blocks, downsample=nn.MaxPool2d(2) if index > 0 else None))
         channels = width
@@ -111,8 +112,8 @@ def grow(deep: Net, shallow: Net) -> list[str]:
         source, target = _shapes(theirs.get(path)), _shapes(ours.get(path))
         if source != target:
             raise ArgumentError(
-                f"cannot grow: {path} has {source or 'no'} tensors in the shallow net, {target or 'no'} in "
-                "the deep one; give a VGG of the same widths, classes and channels, no deeper in a stage"
+                f"cannot grow: {path} is {_said(source)} in the shallow net and {_said(target)} in the deep "
+                "one; give a VGG of the same widths, classes and channels, no deeper in a stage"
             )
     with torch.no_grad():
         for path in paths:
@@ -124,6 +125,10 @@ def grow(deep: Net, shallow: Net) -> list[str]:
 
 def _shapes(layer: nn.Module | None) -> dict[str, tuple[int, ...]]:
     return {} if layer is None else {name: tuple(value.shape) for name, value in layer.state_dict().items()}
+
+
+def _said(shapes: dict[str, tuple[int, ...]]) -> str:
+    return ", ".join(f"{name} {' x '.join(map(str, shape))}" for name, shape in shapes.items()) or "missing"
 
 
 def initialise(path: str, module: nn.Module) -> bool:
