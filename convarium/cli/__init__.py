@@ -27,10 +27,12 @@ from convarium.cli import (
     evaluate,
     fit,
     formula,
+    inspect,
     memory,
     pack,
     predict,
     show,
+    split,
     train,
     weights,
 )
@@ -60,6 +62,8 @@ app.command("fit")(fit.run)
 app.command("bench")(bench.run)
 app.command("compare")(compare.run)
 app.command("choose")(choose.run)
+app.command("inspect")(inspect.run)
+app.command("split")(split.run)
 app.command("train")(train.run)
 app.command("resume")(train.go_on)
 app.command("evaluate")(evaluate.run)

@@ -26,7 +26,7 @@ from convarium.data.pictures import (
 )
 from convarium.errors import DataError
 
-__all__ = ["Data", "Picture", "PictureSet", "fingerprint", "hidden", "list_pictures", "read_data"]
+__all__ = ["Data", "Picture", "PictureSet", "find", "fingerprint", "hidden", "list_pictures", "read_data"]
 
 _SYSTEM = {"__macosx", "thumbs.db", "desktop.ini", "$recycle.bin", "system volume information", "@eadir"}
 
@@ -47,15 +47,28 @@ def read_data(path: str | Path, classes: Sequence[str] | None = None) -> Data:
     Raises:
         DataError: there is no such path, or it holds nothing that can be used; says what to do.
     """
+    return numbered(Path(path), find(path), classes)
+
+
+def find(path: str | Path) -> Found:
+    """Find the pictures of a data set and the names of their classes; no picture is opened.
+
+    Args:
+        path: as for `read_data`.
+
+    Returns:
+        All that is there, also of classes that only one part has.
+
+    Raises:
+        DataError: there is no such path, or its layout is not one of those.
+    """
     root = Path(path)
     if not root.exists():
         raise DataError(_nothing_there(root))
     if root.is_dir():
         idx = tables.idx_files(root)
-        found = tables.read_idx(idx) if idx else _read_folder(root)
-    else:
-        found = tables.read_csv(root)
-    return numbered(root, found, classes)
+        return tables.read_idx(idx) if idx else _read_folder(root)
+    return tables.read_csv(root)
 
 
 def hidden(name: str) -> bool:
@@ -89,7 +102,7 @@ def _read_folder(root: Path) -> Found:
     loose = [name for name in files if not hidden(name)]
     if loose:
         scan.notes.append(f"Left out: {counted(len(loose), 'file')} beside the folders ({listed(loose)}).")
-    return Found(scan.parts, scan.all_notes())
+    return Found(scan.parts, scan.all_notes(), scan.left.get("empty", []))
 
 
 class _Scan:
@@ -99,7 +112,7 @@ class _Scan:
         self.root = os.fspath(root)
         self.parts: dict[str, list[tuple[str, str, Path | np.ndarray]]] = {}
         self.notes: list[str] = []
-        self._left: dict[str, list[str]] = {}
+        self.left: dict[str, list[str]] = {}
 
     def part(self, part: str, name: str) -> None:
         """Read the class folders below one part's folder."""
@@ -153,7 +166,7 @@ class _Scan:
                     self.leave("extension", key)
 
     def leave(self, why: str, key: str) -> None:
-        self._left.setdefault(why, []).append(key)
+        self.left.setdefault(why, []).append(key)
 
     def all_notes(self) -> list[str]:
         """One sentence for each reason to leave something out."""
@@ -167,7 +180,7 @@ class _Scan:
         }
         notes = list(self.notes)
         for why, (noun, rest) in words.items():
-            keys = sorted(self._left.get(why, []))
+            keys = sorted(self.left.get(why, []))
             if keys:
                 text = f"Left out: {counted(len(keys), noun)} {rest}".rstrip()
                 notes.append(f"{text} ({listed(keys)}).")

@@ -72,10 +72,14 @@ class Data:
 
 @dataclass
 class Found:
-    """What a reader found before labels are numbers: per part, (class, key, source) of each picture."""
+    """What a reader found before labels are numbers: per part, (class, key, source) of each picture.
+
+    `empty` are the class folders without pictures, named below the data's root.
+    """
 
     parts: dict[str, list[tuple[str, str, Path | np.ndarray]]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    empty: list[str] = field(default_factory=list)
 
 
 def class_name(text: str, where: str) -> str:

@@ -36,7 +36,7 @@ def stratified(pictures: PictureSet, fraction: float, seed: int) -> tuple[Pictur
     held: set[str] = set()
     for group in groups.values():
         number = min(max(1, round(fraction * len(group))), len(group) - 1)
-        ranked = sorted(group, key=lambda picture: (_rank(seed, picture.key), picture.key))
+        ranked = sorted(group, key=lambda picture: (rank(seed, picture.key), picture.key))
         held.update(picture.key for picture in ranked[:number])
     if not held:
         raise DataError(
@@ -56,18 +56,19 @@ def lonely(pictures: PictureSet) -> list[str]:
     ]
 
 
-def write_split(path: Path, parts: dict[str, PictureSet]) -> None:
+def write_split(path: Path, parts: dict[str, PictureSet], relative: bool = False) -> None:
     """Write a division as a CSV file (path, label, part, key) that `read_data` reads back, keys included.
 
     Args:
         path: the file to make or replace, in one step.
         parts: by the names "train", "val", "test" or "all"; pictures that are files.
+        relative: name pictures below the file's folder from there, so that both can be moved together.
 
     Raises:
         DataError: pictures in memory, which have no path.
         RunError: it cannot be written.
     """
-    text = io.StringIO(newline="")
+    text, top = io.StringIO(newline=""), Path(os.path.abspath(path.parent))  # noqa: PTH100
     rows = csv.writer(text)
     rows.writerow(("path", "label", "part", "key"))
     for part, pictures in parts.items():
@@ -77,12 +78,19 @@ def write_split(path: Path, parts: dict[str, PictureSet]) -> None:
             if not isinstance(picture.source, Path) or picture.label is None:
                 raise DataError(f"{picture.key} is no labelled file; only files can be listed in {path.name}")
             whole = Path(os.path.abspath(picture.source))  # noqa: PTH100 (links stay links)
+            if relative and whole.is_relative_to(top):
+                whole = whole.relative_to(top)
             rows.writerow(
-                (whole, pictures.classes[picture.label], "" if part == "all" else part, picture.key)
+                (
+                    whole.as_posix(),
+                    pictures.classes[picture.label],
+                    "" if part == "all" else part,
+                    picture.key,
+                )
             )
     write_text(path, text.getvalue())
 
 
-def _rank(seed: int, key: str) -> bytes:
+def rank(seed: int, key: str) -> bytes:
     """A picture's place in the draw; a hash, not a generator, so that other pictures do not move it."""
     return hashlib.blake2b(f"{seed}\0{key}".encode("utf-8", "backslashreplace"), digest_size=16).digest()
