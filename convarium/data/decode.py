@@ -78,15 +78,15 @@ def decode(source: Source, mode: str = "RGB", *, orient: bool = True) -> Image.I
         return _from_array(source).convert(mode)
     data = None
     if not isinstance(source, Image.Image):
-        data = bytes(source) if isinstance(source, bytes | bytearray | memoryview) else _read(Path(source))
+        data = bytes(source) if isinstance(source, bytes | bytearray | memoryview) else read(Path(source))
         if not data:
             raise PictureError("empty file (0 bytes)")
     try:
-        with _quiet():
+        with quiet():
             if isinstance(source, Image.Image):
                 image = source
             else:
-                image = Image.open(io.BytesIO(data or b""), formats=_formats())
+                image = Image.open(io.BytesIO(data or b""), formats=formats())
             if image.width * image.height > PIXEL_LIMIT:
                 raise PictureError(_too_large(image.size))
             image.load()
@@ -98,7 +98,7 @@ def decode(source: Source, mode: str = "RGB", *, orient: bool = True) -> Image.I
         raise PictureError(_reason(error, data)) from error
 
 
-def _read(path: Path) -> bytes:
+def read(path: Path) -> bytes:
     """The bytes of a file; read whole, because a file mapped into memory can be cut while it is read."""
     try:
         status = path.stat()
@@ -121,7 +121,7 @@ def _read(path: Path) -> bytes:
 
 
 @cache
-def _formats() -> tuple[str, ...]:
+def formats() -> tuple[str, ...]:
     """The formats of our list that this Pillow was built with."""
     Image.init()
     return tuple(name for name in _FORMATS.split() if name in Image.OPEN)
@@ -287,7 +287,7 @@ _before = False
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silence Pillow's warnings, and have it refuse cut pictures, while any thread is inside.
 
     `warnings.catch_warnings` swaps the list of all filters and so is not safe with threads; one filter

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from convarium.data.decode import _formats, _quiet, _read, decode
+from convarium.data.decode import decode, formats, quiet, read
 from convarium.errors import PictureError
 
 SIDE = 16
@@ -102,7 +102,7 @@ def look(source: Path | np.ndarray) -> tuple[Facts, np.ndarray]:
         data = np.ascontiguousarray(source).tobytes()
         stored = ("array", "L" if source.ndim == 2 else "RGB", 8 * source.itemsize, 0, False, False)
     else:
-        data = _read(source)
+        data = read(source)
         picture = decode(data)
         stored = _header(data)
     small = picture.resize((SIDE, SIDE), Image.Resampling.BOX)
@@ -175,8 +175,8 @@ def look_at_all(
 
 def _header(data: bytes) -> tuple[str, str, int, int, bool, bool]:
     """Format, mode, bits, orientation, transparency and whether there are frames, of a file that was decoded."""
-    with _quiet():
-        image = Image.open(io.BytesIO(data), formats=_formats())
+    with quiet():
+        image = Image.open(io.BytesIO(data), formats=formats())
         orientation, clear, frames = 0, False, False
         with suppress(Exception):  # as the decoder: broken EXIF is no reason to refuse the pixels
             orientation = int(image.getexif().get(274, 0))
