@@ -68,7 +68,7 @@ def pack(
     given = {**(known.arguments if known else {}), **(arguments or {})}
     with torch.device("meta"):  # so that a wrong argument is told before anything is fetched
         net = front.create(model, size=side, **given)
-    path = Path(weights) if known is None else download.fetch(known)
+    path = front.file(model, weights) if known is None else download.fetch(known)
     count, channels = _counted(net, path, row)
     if "mode" in told:
         channels = {"L": 1, "RGB": 3}.get(told["mode"], channels)

@@ -139,3 +139,44 @@ def test_another_library_is_listed(listed, library):
 def test_a_mistake_is_told_with_what_is_near(listed, arguments, said):
     status, lines, error = listed(*arguments)
     assert (status, lines) == (2, []) and said in error
+
+
+def test_rows_without_published_macs_are_told_of_when_sorting_by_them(listed):
+    _, lines, said = listed("--sort", "macs", "--json")
+    unknown = sum(row["macs"] is None for row in objects(lines))
+    assert f"the last {unknown} of {len(lines)} have none; `convarium cost NAME` counts them" in said
+    assert listed("resnet50", "--sort", "macs")[2] == "" and listed()[2] == ""
+
+
+@pytest.fixture
+def shown(capfd, monkeypatch):
+    """Status, standard output and standard error of `convarium show` in this process."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["convarium", "show", *arguments])
+        status = 0
+        try:
+            main()
+        except SystemExit as end:
+            status = int(end.code or 0)
+        said = capfd.readouterr()
+        return status, said.out, said.err
+
+    return run
+
+
+def test_the_width_of_clips_common_space_is_no_number_of_classes(shown):
+    status, said, _ = shown("clip_vit_b_32", "--depth", "0")
+    assert status == 0 and "features of 512" in said and "512 classes" not in said
+    assert "10 classes" in shown("lenet5")[1]
+
+
+@pytest.mark.parametrize("path", ["missing/path", "missing.safetensors", "./resnet50"])
+def test_a_path_that_is_not_there_is_told_as_one(shown, path):
+    status, _, said = shown(path)
+    assert status == 2 and f"there is no file or folder {path}" in said and "called" not in said
+
+
+def test_a_folder_that_is_no_run_is_told_as_one(shown, tmp_path):
+    status, _, said = shown(str(tmp_path))
+    assert status == 2 and "holds no trained model" in said.replace("\n", " ")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import subprocess
 import sys
 import warnings
@@ -12,9 +13,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from convarium.classifier import Classifier
+from convarium.cli import main
+from convarium.data.preprocessing import Preprocessing
 from convarium.errors import CheckpointError, UnknownName
-from convarium.models import create, torchscript
+from convarium.models import alike, create, names, registry, torchscript, variant
 from convarium.models.doctor import examine
+from convarium.packing import pack
 from tests.reference import build, randomise
 
 # file in the shared data: network, publisher, classes, parameters
@@ -28,6 +33,23 @@ REAL = {
     "cifar10_resnet56.safetensors": ("resnet56", "akamaster/pytorch_resnet_cifar10", 10, 853_018),
     "resnet20-12fca82f.th": ("resnet20", "akamaster/pytorch_resnet_cifar10", 10, 269_722),
 }
+
+
+@pytest.fixture
+def convarium(capfd, monkeypatch):
+    """The command line in this process: status, standard output, standard error."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["convarium", *map(str, arguments)])
+        status = 0
+        try:
+            main()
+        except SystemExit as end:
+            status = int(end.code or 0)
+        said = capfd.readouterr()
+        return status, said.out, said.err
+
+    return run
 
 
 @pytest.mark.parametrize("file", REAL)
@@ -207,7 +229,7 @@ def test_networks_that_only_their_trainer_can_tell_apart_are_all_named(tmp_path)
 
 
 def test_a_missing_file_and_an_unknown_network_are_errors(tmp_path):
-    with pytest.raises(CheckpointError, match="no file at"):
+    with pytest.raises(CheckpointError, match="no file of weights at"):
         examine(tmp_path / "nothing.pth")
     (tmp_path / "net.pth").write_bytes(b"PK")
     with pytest.raises(UnknownName, match="did you mean resnet18"):
@@ -227,3 +249,82 @@ def test_the_package_stays_light():
     code = "import sys, convarium; print(sorted({'timm', 'huggingface_hub'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_options_that_the_file_cannot_tell_are_named_with_their_values(convarium, shared):
+    file = shared / "weights" / "mobilenetv1_025_imagenet.safetensors"
+    assert examine(file).fits[0].unseen == {"padding": ("torch", "same")}
+    status, said, _ = convarium("doctor", file)
+    assert status == 0 and "cannot tell padding: 'torch' is this network's, 'same' takes" in said
+
+
+def test_a_network_without_such_options_has_none():
+    assert alike.unseen("resnet20") == {} and alike.unseen("timm:resnet10t") == {}
+
+
+def test_every_option_that_no_tensor_shows_is_known():
+    """Of each family's smallest network: every switch, and every word that its docstring offers."""
+    smallest = {}
+    for row in sorted(map(variant, names()), key=lambda row: -row.parameters):
+        smallest[row.family] = row
+    for row in smallest.values():
+        own = {"classes": row.classes, "in_channels": row.in_channels, "size": row.size}
+        form, known = alike._form(row.name, own), alike.unseen(row.name)
+        for option, value in registry.options(row.name).items():
+            if option in alike._NEUTRAL or not isinstance(value, str | bool):
+                continue
+            told = re.search(rf"^ +{option}: (.*?)(?=^ +\w+: |^\S)", row.build.__doc__, re.M | re.S)
+            words = re.findall(r'"([^"]+)"', told[1]) if told else []
+            others = [not value] if isinstance(value, bool) else [word for word in words if word != value]
+            same = [other for other in others if alike._form(row.name, own | {option: other}) == form]
+            assert same == list(known.get(option, ())[1:]), (row.name, option)
+
+
+@pytest.fixture
+def wrapped(tmp_path):
+    """A file of our own of a network of timm's."""
+    path = tmp_path / "wrapped.safetensors"
+    preprocessing = Preprocessing(size=64, mode="RGB", mean=(0.0,) * 3, std=(1.0,) * 3)
+    Classifier(create("timm:resnet10t", classes=2, size=64), ["a", "b"], preprocessing).save(path)
+    return path
+
+
+def test_a_file_that_describes_itself_names_its_network(convarium, wrapped):
+    found = examine(wrapped)
+    assert found.usable and [fit.name for fit in found.fits] == ["timm:resnet10t"]
+    assert found.classes == 2 and found.fits[0].arguments["size"] == 64
+    status, said, _ = convarium("doctor", wrapped)
+    assert status == 0 and "fits timm:resnet10t" in said
+
+
+def test_another_librarys_network_can_be_compared_with(tmp_path):
+    save_file(
+        build("timm:resnet10t", num_classes=3).to_empty(device="cpu").state_dict(), tmp_path / "w.safetensors"
+    )
+    found = examine(tmp_path / "w.safetensors", model="timm:resnet10t")
+    assert found.usable and found.classes == 3
+    with pytest.raises(UnknownName, match="did you mean timm:resnet10t"):
+        examine(tmp_path / "w.safetensors", model="timm:resnet10tt")
+
+
+def test_a_description_that_is_not_true_is_not_believed(tmp_path, state):
+    told = {"architecture": {"name": "resnet32", "arguments": {"classes": 7, "in_channels": 1, "size": 32}}}
+    save_file(state, tmp_path / "net.safetensors", {"convarium": json.dumps(told)})
+    assert examine(tmp_path / "net.safetensors").fits[0].name == "resnet20"
+    for wrong in (
+        {"architecture": 3},
+        {"architecture": {"name": None, "arguments": {}}},
+        {"architecture": None},
+    ):
+        save_file(state, tmp_path / "net.safetensors", {"convarium": json.dumps(wrong)})
+        assert examine(tmp_path / "net.safetensors").usable
+
+
+def test_a_packed_file_is_said_to_be_of_its_origin_and_the_advice_can_be_typed(convarium, shared, tmp_path):
+    file, out = shared / "weights" / "mobilenetv1_025_imagenet.safetensors", tmp_path / "packed.safetensors"
+    pack(file, "mobilenet_v1_025", arguments={"padding": "same"}).save(out)
+    status, said, _ = convarium("doctor", out)
+    assert status == 0 and f"packed by Convarium from {file.name}" in said and "trained by" not in said
+    assert "padding='same'" in said and "cannot tell" not in said
+    advice = re.search(r"create\(.*\)", said)[0]
+    assert eval(advice, {"create": create, "FILE": out}).architecture["arguments"]["padding"] == "same"

@@ -275,6 +275,29 @@ def test_what_is_not_a_text_is_refused(tokenizer):
         tokenizer.encode(5)
 
 
+@pytest.mark.parametrize("texts", [None, 5])
+def test_what_is_no_list_of_texts_is_refused(tokenizer, texts):
+    with pytest.raises(ArgumentError, match="give a text or a list of texts"):
+        tokenizer(texts)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "said"),
+    [
+        (TEXTS.float(), "got torch.float32; texts must be token ids"),
+        (None, "got NoneType; texts must be token ids"),
+        (TEXTS[0], r"got ids of shape \(77,\)"),
+        (torch.zeros(1, 78, dtype=torch.int64), r"got ids of shape \(1, 78\); .*at most 77"),
+        (TEXTS + 49_000, "98407 is no token id; they go from 0 to 49407"),
+        (TEXTS - 1, "-1 is no token id"),
+    ],
+)
+def test_what_are_no_ids_is_refused_by_the_text_tower(tokens, said):
+    for ask in (small().text, small().encode_text):
+        with pytest.raises(ArgumentError, match=said):
+            ask(tokens)
+
+
 def test_plain_text_needs_no_ftfy_and_other_text_says_so(monkeypatch):
     monkeypatch.setitem(sys.modules, "ftfy", None)
     assert clean("  A photo\tof a DOG's tail ") == "a photo of a dog's tail"

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import timm
 import torchvision
 from timm.data import create_transform, resolve_data_config
 
+from benchmarks import proof
 from convarium.data.preprocessing import Preprocessing
-from convarium.errors import ArgumentError, UnknownName
-from convarium.models import names, timm_results, variant
+from convarium.errors import ArgumentError, MissingExtra, UnknownName
+from convarium.models import create, names, timm_results, variant
 from convarium.models.published import (
     Published,
     available,
@@ -178,3 +181,30 @@ def test_a_wrong_reference_suggests_near_ones():
 def test_a_path_is_no_reference():
     assert not is_reference("weights.pth") and not is_reference("C:\\weights.pth")
     assert is_reference("timm:resnet50.a1_in1k")
+
+
+def test_open_clips_weights_without_open_clip_say_what_to_install(monkeypatch):
+    for module in ("open_clip", "open_clip.pretrained"):
+        monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.setattr("convarium.models.published.find_spec", lambda name: None)
+    with pytest.raises(MissingExtra, match="pip install open_clip_torch"):
+        create("clip_vit_b_32", weights="open_clip:ViT-B-32:laion400m_e32")
+
+
+def test_the_table_of_proof_has_ours_and_what_is_published(monkeypatch):
+    cells = [cell.strip() for cell in proof.line("resnet18").strip("|").split("|")]
+    assert cells == [
+        "`resnet18`",
+        "2015",
+        "torchvision:resnet18",
+        "0",
+        "11,689,512",
+        "11,689,512",
+        "1.814",
+        "1.814",
+    ]
+    assert proof.published(variant("vit_b_16")) == "86,567,656"  # of the 224 pixels that are compared
+    assert proof.published(variant("resnet18d")) == "11.71 M"
+    assert [proof.published(variant(name)) for name in ("resnet20", "clip_rn50")] == ["", ""]
+    monkeypatch.setattr(proof, "find_spec", lambda name: None)
+    assert proof.compared(variant("clip_rn50")) == ("open_clip:RN50", "open_clip is not installed here")

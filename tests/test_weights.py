@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from convarium.errors import CheckpointError, WeightsMismatch
+from convarium.errors import ArgumentError, CheckpointError, WeightsMismatch
 from convarium.models import create, weights
 
 
@@ -87,3 +87,76 @@ def test_wrappers_prefixes_are_taken_off(tmp_path):
     torch.save({"epoch": 3, "state_dict": state}, tmp_path / "w.pth")
     loaded = create("lenet5", weights=tmp_path / "w.pth").state_dict()
     assert all(torch.equal(state[f"module.{name}"], value) for name, value in loaded.items())
+
+
+def save_pointer(path):
+    path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n")
+
+
+def save_page(path):
+    path.write_bytes(b"<!DOCTYPE html><html>not found</html>")
+
+
+def save_noise(path):
+    path.write_bytes(bytes(range(7, 250)) * 9)
+
+
+def save_misnamed(path):
+    save_file({"a": torch.zeros(3)}, path)
+
+
+@pytest.mark.parametrize(
+    ("name", "save", "said"),
+    [
+        ("w.pth", save_pointer, "is a Git LFS pointer: .*git lfs pull"),
+        ("w.safetensors", save_pointer, "is a Git LFS pointer: .*git lfs pull"),
+        ("w.pth", save_page, "is a web page: .*fetch it again"),
+        ("w.pth", save_noise, "is a file of unknown kind: it begins like no file of weights"),
+        ("w.pth", save_misnamed, "is a .safetensors file: .*rename it to w.safetensors"),
+    ],
+)
+def test_a_file_is_called_what_it_is(tmp_path, name, save, said):
+    save(tmp_path / name)
+    with pytest.raises(CheckpointError, match=said):
+        create("resnet20", weights=tmp_path / name)
+
+
+def test_no_unsafe_advice_is_repeated(tmp_path):
+    torch.save(torch.nn.Linear(1, 1), tmp_path / "whole.pth")
+    (tmp_path / "damaged.pth").write_bytes(b"\x80\x02" + bytes(range(100)))
+    for name, said in (
+        ("whole.pth", "more than tensors .torch.nn.modules.linear.Linear."),
+        ("damaged.pth", "damaged"),
+    ):
+        with pytest.raises(CheckpointError, match=said) as raised:
+            weights.read(tmp_path / name)
+        text = str(raised.value)
+        assert (
+            "weights_only" not in text and "\x1b" not in text and len(text.replace(str(tmp_path), "")) < 200
+        )
+
+
+def test_an_address_is_said_not_to_be_fetched():
+    with pytest.raises(
+        CheckpointError, match="addresses are not fetched; download https://example.org/a.pth"
+    ):
+        create("resnet20", weights="https://example.org/a.pth")
+
+
+def test_a_publishers_tag_alone_is_told_with_its_publisher():
+    with pytest.raises(CheckpointError, match="did you mean 'torchvision:IMAGENET1K_V2'"):
+        create("resnet50", weights="IMAGENET1K_V2")
+
+
+def test_what_is_no_name_and_no_path_is_refused():
+    for name in (None, 3):
+        with pytest.raises(ArgumentError, match=f"name = {name}; it must be the name of a network"):
+            create(name)
+    with pytest.raises(ArgumentError, match="weights = True; it must be the path of a file"):
+        create("resnet20", weights=True)
+
+
+@pytest.mark.parametrize("name", ["resnet20", "torchvision:resnet18"])
+def test_an_unknown_argument_is_told_with_what_is_near(name):
+    with pytest.raises(ArgumentError, match="takes no argument 'clases'.*did you mean classes"):
+        create(name, clases=3)

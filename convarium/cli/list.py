@@ -67,6 +67,21 @@ def run(
             print(json.dumps(_fields(row) | ({"weights": sets[row.name]} if weights else {})))
     else:
         _table(rows, sets, named=pattern != "*")
+    _note_unknown(rows, sort)
+
+
+def _note_unknown(rows: list[Variant], sort: str | None) -> None:
+    """What the order leaves open, on standard error."""
+    if sort not in ("macs", "top1"):
+        return
+    unknown = sum(getattr(row, sort) is None for row in rows)
+    if unknown:
+        figure = "MACs" if sort == "macs" else "top-1"
+        counts = "; `convarium cost NAME` counts them" if sort == "macs" else ""
+        print(
+            f"sorted by the published {figure}: the last {unknown} of {len(rows)} have none{counts}",
+            file=sys.stderr,
+        )
 
 
 def _fields(row: Variant) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -27,6 +28,7 @@ def run(
     from convarium.cli.subject import subject
     from convarium.costs.cost import cost
 
+    _refuse_missing(name)
     found = subject(name, classes=classes, channels=channels, size=size)
     net, row = found.net, found.row
     counted = cost(net, found.picture)
@@ -51,7 +53,7 @@ def run(
         return
     print(f"{row.name}  ({row.family}, {row.year})" if row.year else f"{row.name}  ({row.family})")
     print(f"{row.paper}")
-    print(f"input {net.in_channels} x {net.size} x {net.size}, {net.classes} classes, {total:,} parameters")
+    print(f"input {net.in_channels} x {net.size} x {net.size}, {_outputs(net)}, {total:,} parameters")
     if row.top1 is not None:
         print(f"published top-1 {row.top1} % ({row.source})")
     elif row.source:
@@ -64,6 +66,31 @@ def run(
         print("\n" + "\n".join(counted.notes))
     print()
     print("end points: " + ", ".join(_point(n, p.channels, p.stride) for n, p in net.end_points.items()))
+
+
+def _refuse_missing(name: str) -> None:
+    """What looks like a path and is none is told as one, not as an unknown network."""
+    path = Path(name)
+    separated = ":" not in name and ("/" in name or "\\" in name or name.startswith((".", "~")))
+    if not (separated or path.suffix in (".safetensors", ".pth", ".pt", ".ckpt", ".bin")):
+        return
+    from convarium.errors import CheckpointError
+
+    if not path.exists():
+        raise CheckpointError(
+            f"there is no file or folder {name}; give a trained model's file or run, or the name of a network"
+        )
+    if path.is_dir() and not (path / "model.safetensors").is_file():
+        raise CheckpointError(
+            f"{name} holds no trained model (model.safetensors); give the folder of a finished run"
+        )
+
+
+def _outputs(net: Any) -> str:
+    """What comes out: scores of classes, or features where there is no classifier."""
+    if hasattr(net, "encode_text"):  # CLIP: `classes` is the width of a space that texts share
+        return f"features of {net.classes}"
+    return f"{net.classes} classes" if net.classes else "features without classes"
 
 
 def _point(name: str, channels: int, stride: int | None) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from convarium.errors import WeightsMismatch
+from convarium.errors import ArgumentError, WeightsMismatch
 from convarium.models import foreign, registry, weights
 
 # timm's names for networks that carry torchvision's name here.
@@ -29,6 +29,15 @@ _NEUTRAL = (
     *("classes", "in_channels", "size", "aux"),
     *("drop_path", "dropout", "aux_dropout", "zero_init", "momentum", "recompute"),
 )
+
+# Options that may change what is computed and no tensor, and the values that share their tensors.
+_UNSEEN: dict[str, tuple[Any, ...]] = {
+    "padding": ("torch", "same"),
+    "act": ("quick_gelu", "gelu"),
+    "squeeze": ("avg", "max"),
+    "shortcut": ("B", "D"),
+    **dict.fromkeys(("v1", "ceil_pool", "transform_input"), (False, True)),
+}
 
 
 def counterpart(name: str, library: str) -> str | None:
@@ -76,6 +85,40 @@ def function(name: str, arguments: Mapping[str, Any] | None = None) -> tuple[obj
     """
     acting = {n: v for n, v in {**registry.options(name), **(arguments or {})}.items() if n not in _NEUTRAL}
     return registry.variant(name).build, _text(acting)
+
+
+def unseen(name: str, arguments: Mapping[str, Any] | None = None) -> dict[str, tuple[Any, ...]]:
+    """Options by which a network computes something else with the same tensors, so that no bare file tells them.
+
+    Args:
+        name: one of ours, or another library's, of which nothing is known.
+        arguments: its own, over those of its row.
+
+    Returns:
+        The values of each, the network's own first.
+    """
+    if foreign.is_foreign(name):
+        return {}
+    row = registry.variant(name)
+    own = {"classes": row.classes, "in_channels": row.in_channels, "size": row.size, **(arguments or {})}
+    acting = {**registry.options(name), **own}
+    form = _form(name, own)
+    found = {}
+    for option, values in _UNSEEN.items():
+        if acting.get(option) in values:
+            others = [v for v in values if v != acting[option] and _form(name, own | {option: v}) == form]
+            if others:
+                found[option] = (acting[option], *others)
+    return found
+
+
+def _form(name: str, arguments: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of all tensors; none where there is no such network."""
+    try:
+        net = registry.build_empty({"name": name, "arguments": arguments})
+    except ArgumentError:
+        return {}
+    return {tensor: tuple(value.shape) for tensor, value in net.state_dict().items()}
 
 
 def altered(architecture: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from convarium.errors import ArgumentError
 from convarium.joins import Chain, Sum
 from convarium.models.token_parts import resample
 from convarium.net import EndPoint, Head, Net, Stage
@@ -47,7 +48,26 @@ class TextTokens(nn.Module):
         nn.init.normal_(self.positions, std=0.01)
 
     def forward(self, tokens: Tensor) -> Tensor:
+        self._refuse(tokens)
         return F.embedding(tokens, self.words) + self.positions[: tokens.shape[1]]
+
+    def _refuse(self, tokens: Tensor) -> None:
+        """Raises ArgumentError where these are no ids: an accelerator would only abort."""
+        ids, places = self.words.shape[0], self.positions.shape[0]
+        if not isinstance(tokens, Tensor) or tokens.dtype not in (torch.int64, torch.int32):
+            got = tokens.dtype if isinstance(tokens, Tensor) else type(tokens).__name__
+            raise ArgumentError(f"got {got}; texts must be token ids, int64, as the Tokenizer gives them")
+        if tokens.ndim != 2 or tokens.shape[1] > places:
+            raise ArgumentError(
+                f"got ids of shape {tuple(tokens.shape)}; they must be (texts, tokens), at most {places} tokens"
+            )
+        traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
+        if tokens.is_meta or traced or not tokens.numel():
+            return  # without values to look at
+        least, most = int(tokens.min()), int(tokens.max())
+        if least < 0 or most >= ids:
+            wrong = least if least < 0 else most
+            raise ArgumentError(f"{wrong} is no token id; they go from 0 to {ids - 1}")
 
     def extra_repr(self) -> str:
         return f"{len(self.words)} words, {len(self.positions)} positions, {self.words.shape[1]}"

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
-import struct
-import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from convarium.errors import ArgumentError, CheckpointError
-from convarium.models import alike, registry, torchscript, weights
+from convarium.errors import ArgumentError, CheckpointError, UserError
+from convarium.models import alike, front, kinds, registry, weights
 
 # A network is tried when its parameters are between these shares of the file's: another number of classes or of
 # channels, or a missing classifier, changes much of a small network (MobileNetV2 0.35: three quarters).
@@ -35,6 +32,8 @@ class Fit:
         arguments: classes, channels and size that fit the file best.
         problems: one line a tensor that does not fit; none when all do.
         tensors: how many the network has.
+        unseen: options that change what is computed but no tensor, which the file cannot tell, with their values,
+            the network's own first; none where the file describes itself.
     """
 
     name: str
@@ -42,6 +41,7 @@ class Fit:
     arguments: dict[str, Any]
     problems: tuple[str, ...]
     tensors: int
+    unseen: dict[str, tuple[Any, ...]] = field(default_factory=dict)
 
 
 @dataclass
@@ -91,7 +91,8 @@ def examine(path: str | Path, model: str | None = None) -> Examination:
 
     Args:
         path: any file.
-        model: the only network to compare with; the nearest of all where None.
+        model: the only network to compare with, ours or another library's as "timm:resnet10t"; where None, that which
+            the file itself tells of, or else the nearest of all of ours.
 
     Returns:
         What was found; a damaged file has a `problem`.
@@ -102,15 +103,15 @@ def examine(path: str | Path, model: str | None = None) -> Examination:
     """
     path = Path(path)
     if not path.is_file():
-        raise CheckpointError(f"no file at {path}")
+        raise weights.missing(path)
     if model is not None:
-        registry.variant(model)
-    kind, problem = identify(path)
-    found = Examination(str(path), path.stat().st_size, kind, problem)
-    if problem:
+        front.variant(model)
+    kind, problem = kinds.identify(path)
+    found = Examination(str(path), path.stat().st_size, kind, problem or kinds.misnamed(path, kind))
+    if found.problem:
         return found
     try:
-        state = torchscript.read(path) if torchscript.is_torchscript(path) else weights.read(_named(path))
+        state = weights.read(path)
     except CheckpointError as error:
         found.problem = str(error)
         return found
@@ -122,92 +123,38 @@ def examine(path: str | Path, model: str | None = None) -> Examination:
     found.description = weights.description(path)
     found.norms = _norms(state)
     found.notes += _oddities(state)
-    architecture = found.description.get("architecture") or {}
-    names = [model] if model else _candidates(found.parameters, architecture.get("name"))
-    found.fits = _fits(names, state, architecture if architecture.get("name") in names else {})
+    told = _told(found.description)
+    names = [model] if model else [told["name"]] if told else _candidates(found.parameters)
+    found.fits = _fits(names, state, told)
+    if told and not model and found.fits[0].problems:  # it is not what it says
+        found.fits = _fits([*names, *_candidates(found.parameters)], state, told)
     if model is None:  # what shares less than half of its tensors with the file is another network
         found.fits = [fit for fit in found.fits if len(fit.problems) < fit.tensors / 2][:3]
     if found.fits:
         found.classes = found.fits[0].arguments["classes"]
     perfect = [fit.name for fit in found.fits if not fit.problems]
-    if architecture.get("name") in perfect:
-        found.fits = [fit for fit in found.fits if fit.name == architecture["name"]]
-    elif len(perfect) > 1:
+    if len(perfect) > 1:
         found.notes.append(_undecided(perfect))
     return found
 
 
-def identify(path: Path) -> tuple[str, str]:
-    """What kind of file this is, from its bytes, whatever its name.
-
-    Args:
-        path: the file.
-
-    Returns:
-        The kind in words, and what keeps it from being read; "" where nothing does.
-    """
-    with path.open("rb") as file:
-        start = file.read(512)
-    size = path.stat().st_size
-    if not start:
-        return "an empty file", "it holds nothing; get it anew"
-    if start.startswith(b"version https://git-lfs"):
-        return (
-            "a Git LFS pointer",
-            "the weights themselves were not fetched; run `git lfs pull` where it came from",
-        )
-    if start.lstrip()[:9].lower().startswith((b"<!doctype", b"<html", b"<?xml")):
-        return "a web page", "a server sent a page in place of the weights; fetch it again"
-    if start.startswith(b"PK"):
-        return _zip(path)
-    header = struct.unpack("<Q", start[:8])[0] if len(start) >= 9 else 0
-    if 2 <= header < 100_000_000 and start[8:9] == b"{":
-        return "a .safetensors file", _safetensors(path, header, size)
-    if start.startswith(b"\x89HDF"):
-        return "an HDF5 file, as Keras writes", "tensors of Keras are not read; convert them to .safetensors"
-    if start.startswith(b"\x80") and b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19" in start[:20]:
-        return "a PyTorch file of the old form (before 1.6)", ""
-    if start.startswith(b"\x80"):
-        return "a Python pickle", ""
-    return (
-        "a file of unknown kind",
-        "it begins like no file of weights; .safetensors and PyTorch's files are read",
-    )
-
-
-def _zip(path: Path) -> tuple[str, str]:
+def _told(description: Mapping[str, Any]) -> dict[str, Any]:
+    """The architecture that a file tells of, as {"name", "arguments"}; nothing where it names none that is known."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-    except zipfile.BadZipFile:
-        return "a PyTorch file (or another zip)", "its end is missing: it was cut; get it anew"
-    if any("/code/" in name for name in names):
-        return "a TorchScript archive (read without running its code)", ""
-    if any(name.endswith("data.pkl") for name in names):
-        return "a PyTorch file", ""
-    if any(name.endswith(".npy") for name in names):
-        return "a NumPy archive", "tensors of JAX or NumPy are not read; convert them to .safetensors"
-    return "a zip archive", "it holds no weights that PyTorch wrote; unpack it first"
-
-
-def _safetensors(path: Path, header: int, size: int) -> str:
-    if 8 + header > size:
-        return f"it was cut within its table of contents, at {size:,} bytes; get it anew"
-    try:
-        entries = _header(path)
-        end = (
-            8
-            + header
-            + max((e["data_offsets"][1] for n, e in entries.items() if n != "__metadata__"), default=0)
-        )
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return "its table of contents cannot be read; get it anew"
-    return f"it was cut: it should have {end:,} bytes and has {size:,}; get it anew" if end > size else ""
-
-
-def _header(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        return json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
+        told = {
+            "name": description["architecture"]["name"],
+            "arguments": dict(description["architecture"]["arguments"]),
+        }
+        front.build_empty(told)
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        UserError,
+    ):  # none, or of a later version
+        return {}
+    return told
 
 
 def _undecided(names: Sequence[str]) -> str:
@@ -223,23 +170,22 @@ def _undecided(names: Sequence[str]) -> str:
     )
 
 
-def _candidates(parameters: int, told: str | None) -> list[str]:
-    """Networks of about this many parameters, the nearest first, and the one that the file itself tells of."""
+def _candidates(parameters: int) -> list[str]:
+    """Networks of ours of about this many parameters, the nearest first."""
     distances = {
         name: abs(math.log(registry.variant(name).parameters / max(parameters, 1)))
         for name in registry.names()
         if _NEAR[0] < registry.variant(name).parameters / max(parameters, 1) < _NEAR[1]
     }
-    near = sorted(distances, key=distances.__getitem__)
-    return list(dict.fromkeys([*([told] if told in registry.names() else []), *near]))
+    return sorted(distances, key=distances.__getitem__)
 
 
 def _fits(names: Iterable[str], state: Mapping[str, Tensor], told: Mapping[str, Any]) -> list[Fit]:
     """Networks that the file fits, or else the nearest."""
     fits: list[Fit] = []
     counts: set[int] = set()  # parameters of the networks that fit: only others of as many can fit as well
-    for name in names:
-        row = registry.variant(name)
+    for name in dict.fromkeys(names):
+        row = front.variant(name)
         if not counts or row.parameters in counts:
             fit = _fit(name, state, told)
             fits.append(fit)
@@ -247,17 +193,17 @@ def _fits(names: Iterable[str], state: Mapping[str, Tensor], told: Mapping[str, 
                 counts.add(row.parameters)
     # The publisher's own counterpart first, for names that several networks of ours answer to.
     fits.sort(
-        key=lambda f: (len(f.problems), not str(registry.variant(f.name).reference).startswith(f.publisher))
+        key=lambda f: (len(f.problems), not str(front.variant(f.name).reference).startswith(f.publisher))
     )
     return [fit for fit in fits if not fit.problems] or fits
 
 
 def _fit(name: str, state: Mapping[str, Tensor], told: Mapping[str, Any]) -> Fit:
     """The best reading of a file as this network, over its publishers and with the file's classes and channels."""
-    row = registry.variant(name)
+    row = front.variant(name)
     own = {"classes": row.classes, "in_channels": row.in_channels, "size": row.size}
     arguments = {**own, **(told.get("arguments", {}) if told.get("name") == name else {})}
-    net: nn.Module = registry.build_empty({"name": name, "arguments": arguments})
+    net: nn.Module = front.build_empty({"name": name, "arguments": arguments})
     wanted = net.state_dict()
     read: list[tuple[int, str, weights.State]] = []
     for publisher, rules in {"convarium": (), **row.rules}.items():
@@ -272,10 +218,11 @@ def _fit(name: str, state: Mapping[str, Tensor], told: Mapping[str, Any]) -> Fit
         shape["classes"] = 0
     if shape.items() - arguments.items():
         with contextlib.suppress(ArgumentError):  # not every network can be had so; then its own shape it is
-            net = registry.build_empty({"name": name, "arguments": arguments | shape})
+            net = front.build_empty({"name": name, "arguments": arguments | shape})
             arguments |= shape
     problems = tuple(weights.differences(net, renamed))
-    return Fit(name, publisher, arguments, problems, len(net.state_dict()))
+    unseen = {} if problems or name == told.get("name") else alike.unseen(name, arguments)
+    return Fit(name, publisher, arguments, problems, len(net.state_dict()), unseen)
 
 
 def _shape(net: nn.Module, state: Mapping[str, Tensor]) -> dict[str, int]:
@@ -324,12 +271,3 @@ def _oddities(state: Mapping[str, Tensor]) -> list[str]:
     if any(t.dtype in (torch.float16, torch.bfloat16) for t in floats.values()):
         notes.append("numbers of half precision: they are widened when loaded")
     return notes
-
-
-def _named(path: Path) -> Path:
-    """The file itself; refuses .safetensors under another name, which is read by its name."""
-    safetensors = identify(path)[0].startswith("a .safetensors")
-    if safetensors != (path.suffix == ".safetensors"):
-        right = path.with_suffix(".safetensors" if safetensors else ".pth").name
-        raise CheckpointError(f"its name does not say what it is; rename it to {right}")
-    return path

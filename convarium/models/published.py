@@ -17,9 +17,16 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from importlib.util import find_spec
 from typing import Any
 
-from convarium.errors import ArgumentError, UnknownName, WeightsMismatch, unknown_name
+from convarium.errors import (
+    ArgumentError,
+    MissingExtra,
+    UnknownName,
+    WeightsMismatch,
+    unknown_name,
+)
 from convarium.models import alike, foreign, timm_results
 from convarium.models.registry import variant
 
@@ -29,7 +36,7 @@ PUBLISHERS = ("torchvision", "timm", "openai", "open_clip")
 _HASHED = re.compile(r"-([0-9a-f]{8,})\.")
 
 # CLIP's towers: OpenAI's and open_clip's name, and timm's for the same hub entry.
-_CLIP = {
+CLIP_NAMES = {
     "clip_rn50": ("RN50", "resnet50_clip"),
     "clip_rn101": ("RN101", "resnet101_clip"),
     "clip_vit_b_32": ("ViT-B-32", "vit_base_patch32_clip_224"),
@@ -116,7 +123,7 @@ def available(name: str) -> list[Published]:
         if name not in foreign.names(library):
             raise unknown_name("network", name, foreign.names(library), f"(names as in {library})")
         return list(_torchvision(theirs) if library == "torchvision" else _timm(theirs))
-    if name in _CLIP:
+    if name in CLIP_NAMES:
         return list(_clip(name))
     found: list[Published] = []
     for library, listed in (("torchvision", _torchvision), ("timm", _timm)):
@@ -138,6 +145,7 @@ def find(name: str, reference: str) -> Published:
 
     Raises:
         UnknownName: there is none of that reference for this network; near ones are suggested.
+        MissingExtra: open_clip lists them, and is not installed.
         WeightsMismatch: it is another network's of the same names and shapes.
     """
     known = available(name)
@@ -154,6 +162,10 @@ def find(name: str, reference: str) -> Published:
                 "shapes but computes something else, so they would be wrong in it; "
                 f"use create({other!r}, weights={reference!r})"
             )
+    if publisher == "open_clip" and name in CLIP_NAMES and find_spec("open_clip") is None:
+        raise MissingExtra(
+            f"{reference!r} is looked up in open_clip, which is not installed; install it: pip install open_clip_torch"
+        )
     if not known:
         raise UnknownName(
             f"no published weights are known for {name}, so not {reference!r} either; "
@@ -325,7 +337,7 @@ def _clip(name: str) -> Iterator[Published]:
     from timm.models import get_pretrained_cfg
     from timm.models._hub import HF_OPEN_CLIP_SAFE_WEIGHTS_NAME as BOTH_TOWERS
 
-    theirs, in_timm = _CLIP[name]
+    theirs, in_timm = CLIP_NAMES[name]
     c: Any = get_pretrained_cfg(f"{in_timm}.openai")
     files = (BOTH_TOWERS, "open_clip_pytorch_model.bin")
     shared: dict[str, Any] = {"model": theirs, "files": files, "classes": 0, "interpolation": "bicubic"}

@@ -95,6 +95,8 @@ class Tokenizer:
             ArgumentError: a text is too long, or not a text.
             MissingExtra: a text needs ftfy, which is not installed.
         """
+        if not isinstance(texts, Iterable):
+            raise ArgumentError(f"got {type(texts).__name__} {texts!r}; give a text or a list of texts")
         texts = [texts] if isinstance(texts, str) else list(texts)
         rows = torch.zeros(len(texts), CONTEXT, dtype=torch.int64)
         for row, text in zip(rows, texts, strict=True):

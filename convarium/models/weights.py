@@ -24,6 +24,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from convarium.errors import CheckpointError, WeightsMismatch
+from convarium.models import kinds, torchscript
 
 Replacement = str | Callable[[re.Match[str]], str] | None
 Value = Callable[[Tensor], Tensor]
@@ -69,9 +70,11 @@ def read(path: Path) -> State:
         CheckpointError: no such file, or not a file of weights.
     """
     if not path.is_file():
-        raise CheckpointError(f"no file of weights at {path}")
-    from convarium.models import torchscript
-
+        raise missing(path)
+    kind, problem = kinds.identify(path)
+    problem = problem or kinds.misnamed(path, kind)
+    if problem:
+        raise CheckpointError(f"{path} is {kind}: {problem}")
     if torchscript.is_torchscript(path):
         return torchscript.read(path)
     try:
@@ -79,20 +82,41 @@ def read(path: Path) -> State:
             warnings.simplefilter("ignore", UserWarning)
             content: Any = (
                 load_file(path)
-                if path.suffix == ".safetensors"
+                if kind == kinds.SAFETENSORS
                 else torch.load(path, map_location="cpu", weights_only=True)
             )
-    except SafetensorError as error:
-        raise CheckpointError(f"{path} is not a whole .safetensors file ({error}); get it anew") from error
     except pickle.UnpicklingError as error:
-        reason = str(error).split("\n")[0]
-        raise CheckpointError(
-            f"{path} was not opened: it holds more than tensors, and opening that would run code ({reason}); "
-            "save it again as .safetensors where you trust it"
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path} is not a file of weights that can be read ({error})") from error
+        raise CheckpointError(f"{path} was not opened: {_refused(str(error))}") from error
+    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        reason = str(error).split("\n")[0] or "it ends too soon"
+        raise CheckpointError(f"{path} is {kind} that cannot be read ({reason}); get it anew") from error
     return _tensors(content, path)
+
+
+def missing(path: Path) -> CheckpointError:
+    """The error for a path at which there is no file.
+
+    Args:
+        path: what was asked for, perhaps the address of a page.
+    """
+    address = re.fullmatch(r"(https?|ftp|s3|hf):/+(.+)", path.as_posix())
+    if address:
+        return CheckpointError(
+            f"addresses are not fetched; download {address[1]}://{address[2]} and give the path of the file"
+        )
+    what = "is a folder, not a file of weights" if path.is_dir() else ""
+    return CheckpointError(f"{path} {what}" if what else f"no file of weights at {path}")
+
+
+def _refused(said: str) -> str:
+    """Why torch would not open a pickle, without its advice to open it all the same."""
+    named = re.search(r"(?:Unsupported (?:global|class|instance): |GLOBAL )+([\w.]+)", said)
+    if not named:
+        return "it is damaged, or a pickle that PyTorch did not write; get it anew, best as .safetensors"
+    return (
+        f"it holds more than tensors ({named[1]}), and opening that would run code; "
+        "save its state_dict() as .safetensors where you trust it"
+    )
 
 
 def _tensors(content: Any, path: Path) -> State:
