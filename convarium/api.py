@@ -151,6 +151,11 @@ def train(
         Interrupted: stopped by a signal; `resume` goes on.
     """
     row = front.variant(model)
+    if row.family == "clip":  # its `classes` are the width of a common space
+        raise ArgumentError(
+            f"{model} gives features of pictures and texts, not class scores, so it cannot be trained on classes here; "
+            "choose another network; `convarium list` shows them"
+        )
     elsewhere = {
         "classes": "the data decides it",
         "in_channels": "say it with --channels",
@@ -181,6 +186,11 @@ def train(
         probe = front.create(
             model, classes=len(found.classes), in_channels=channels, size=size, **(arguments or {})
         )
+    if changes.get("auxiliary") and not getattr(probe, "taps", ()):
+        raise ArgumentError(
+            f"auxiliary = {changes['auxiliary']}, but {model} has no auxiliary classifiers that are trained here; "
+            "leave it out"
+        )
     config = {
         "convarium": __version__,
         "data": str(Path(data).absolute()),
@@ -202,7 +212,9 @@ def train(
     # Two states (the old one stays until the new one is whole), each with two moments and an average; the model.
     needed = 10 * sum(t.numel() * t.element_size() for t in tensors) + 2_000_000
     folder = RunFolder(
-        Path(out) if out is not None else new_folder(Path("runs"), f"{_plain(Path(data))}-{model}")
+        Path(out)
+        if out is not None
+        else new_folder(Path("runs"), f"{_plain(Path(data))}-{model.replace(':', '-')}")
     )
     with folder.held():
         folder.start(config, needed)

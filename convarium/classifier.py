@@ -240,12 +240,21 @@ class Classifier:
             The path.
 
         Raises:
-            CheckpointError: the network was not built by name, so that no file could tell how to build it.
+            CheckpointError: the network was not built by name, or changed since, so that no file could tell how to
+                build it.
             RunError: the disk is full or read-only.
         """
         if not self.net.architecture:
             raise CheckpointError(
                 "this network was not built by convarium.create, so a file cannot say how to build it"
+            )
+        changed = weights.differences(front.build_empty(self.net.architecture), self.net.state_dict())
+        if changed:
+            name, more = self.net.architecture["name"], f"\n... and {len(changed) - 6} more"
+            raise CheckpointError(
+                f"this network is not the {name} that its architecture tells of, so its file could not be loaded; was "
+                "a part replaced or taken off? Build it so, as with convarium.create(NAME, classes=...), or keep "
+                "net.state_dict() yourself:\n" + "\n".join(changed[:6]) + (more if len(changed) > 6 else "")
             )
         content = {
             **self.about,

@@ -7,8 +7,10 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from convarium.errors import ArgumentError, unknown_name
+from convarium.net import Parted
 
 
 class _Enough(BaseException):
@@ -20,7 +22,9 @@ class Extractor(nn.Module):
 
     Args:
         net: any module; it is used as it is, and shared, not copied.
-        paths: of the parts, as in `net.named_modules()`, or end points of ours as "stage2".
+        paths: of the parts, as in `net.named_modules()`; of networks of ours and wrapped ones also end points, as
+            "stage2" or "pre_logits", and parts as `net.part` takes them. A part's own path goes before an end
+            point's name.
 
     Raises:
         ArgumentError: no path.
@@ -31,12 +35,14 @@ class Extractor(nn.Module):
         super().__init__()
         if not paths:
             raise ArgumentError("no path was given; name at least one part, as 'stages.2'")
-        parts = {name for name, _ in net.named_modules() if name}
+        parts = dict(net.named_modules())
         self.net = net
-        self.places = {path: _place(path) if path not in parts else path for path in paths}
-        for path, place in self.places.items():
-            if place not in parts:
-                raise unknown_name("part", path, parts)
+        self.places: dict[str, tuple[str, bool]] = {}
+        for path in paths:
+            named = isinstance(net, Parted) and path not in parts
+            self.places[path] = net.place(path) if named else (path, False)  # type: ignore[operator]
+            if not path or self.places[path][0] not in parts:
+                raise unknown_name("part", path, (name for name in parts if name))
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Run the network until the last of the parts has answered.
@@ -45,7 +51,7 @@ class Extractor(nn.Module):
             x: pictures, as the network takes them.
 
         Returns:
-            The outputs by path, in the order asked.
+            The outputs by path, in the order asked; of a part that runs several times the first.
 
         Raises:
             ArgumentError: a part does not run in this mode, as auxiliary classifiers.
@@ -64,24 +70,35 @@ class Extractor(nn.Module):
         seen: dict[str, Tensor] = {}
         handles = []
 
-        def note(path: str) -> Any:
-            def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-                seen[path] = output
-                if len(seen) == len(self.places):
-                    raise _Enough
+        def keep(path: str, value: Any) -> None:
+            if path in seen:
+                return
+            last = len(seen) + 1 == len(self.places)
+            # What runs after may work in place, as activations do: it would overwrite what is kept. Nothing runs
+            # after the last.
+            seen[path] = value if last else tree_map(_copy, value)
+            if last:
+                raise _Enough
 
-            return hook
+        def output_of(path: str) -> Any:
+            return lambda module, inputs, output: keep(path, output)
+
+        def input_of(path: str) -> Any:
+            return lambda module, inputs: keep(path, inputs[0])
 
         try:
-            for path, place in self.places.items():
-                handles.append(self.net.get_submodule(place).register_forward_hook(note(path)))
+            for path, (place, is_input) in self.places.items():
+                part = self.net.get_submodule(place)
+                handles.append(
+                    part.register_forward_pre_hook(input_of(path))
+                    if is_input
+                    else part.register_forward_hook(output_of(path))
+                )
             yield seen
         finally:
             for handle in handles:
                 handle.remove()
 
 
-def _place(path: str) -> str:
-    """An end point's name as a path: "stage2" is "stages.2"."""
-    number = path.removeprefix("stage")
-    return f"stages.{number}" if path.startswith("stage") and number.isdigit() else path
+def _copy(value: Any) -> Any:
+    return value.clone() if isinstance(value, Tensor) else value

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -56,7 +56,66 @@ class EndPoint:
     stride: int | None
 
 
-class Net(Join):
+class Parted(nn.Module):
+    """A network whose inner parts can be asked for by path or end point, and be kept as they are in training."""
+
+    frozen: tuple[str, ...] = ()
+    """Parts that do not learn, as they were named."""
+
+    def place(self, point: str) -> tuple[str, bool]:
+        """Where an end point lies.
+
+        Args:
+            point: its name; any other text is taken for a path.
+
+        Returns:
+            Path of a module, "" for the network itself; whether the module's input is meant, not its output.
+        """
+        return point, False
+
+    def part(self, path: str) -> nn.Module:
+        """An inner part by its path, as in "stages.2.blocks.1", or by the end point that it gives, as "stage2".
+
+        Args:
+            path: names joined by dots, as in the state dict, or an end point's name.
+
+        Returns:
+            The module itself, not a copy.
+
+        Raises:
+            UnknownName: there is no such part.
+        """
+        place, is_input = self.place(path)
+        return part_of(self, path if is_input or not place else place)
+
+    def freeze(self, *paths: str) -> Self:
+        """Keep parts as they are in training: no gradient, and norms and dropout as in evaluation.
+
+        Args:
+            paths: of the parts, as for `part`: "stem", "stages.0" or "stage0"; none thaws everything.
+
+        Returns:
+            The network itself.
+
+        Raises:
+            UnknownName: there is no such part.
+        """
+        parts = [self.part(path) for path in paths]
+        self.requires_grad_(True)
+        for part in parts:
+            part.requires_grad_(False)
+        self.frozen = paths
+        return self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Training or evaluation mode; frozen parts stay in evaluation mode."""
+        super().train(mode)
+        for path in self.frozen:
+            self.part(path).eval()
+        return self
+
+
+class Net(Parted, Join):
     """A classifier: stem, stages, head.
 
     Args:
@@ -85,7 +144,6 @@ class Net(Join):
         self.in_channels = in_channels
         self.classes = classes
         self.size = size
-        self.frozen: tuple[str, ...] = ()  # paths of parts that do not learn
         self.architecture: dict[str, Any] = {}  # name and arguments, written by the registry
 
     def forward(self, x: Tensor) -> Tensor:
@@ -154,49 +212,21 @@ class Net(Join):
             points[name] = EndPoint(out.shape[1] if out.ndim == 4 else out.shape[-1], stride)
         return points
 
-    def part(self, path: str) -> nn.Module:
-        """An inner part by its path, as in "stages.2.blocks.1".
-
-        Args:
-            path: names joined by dots, as in the state dict.
-
-        Returns:
-            The module itself, not a copy.
-
-        Raises:
-            UnknownName: there is no such part.
-        """
-        return part_of(self, path)
-
-    def freeze(self, *paths: str) -> Net:
-        """Keep parts as they are in training: no gradient, and norms and dropout as in evaluation.
-
-        Args:
-            paths: of the parts, as "stem" or "stages.0"; none thaws everything.
-
-        Returns:
-            The network itself.
-
-        Raises:
-            UnknownName: there is no such part.
-        """
-        parts = [self.part(path) for path in paths]
-        self.requires_grad_(True)
-        for part in parts:
-            part.requires_grad_(False)
-        self.frozen = paths
-        return self.train(self.training)
-
-    def train(self, mode: bool = True) -> Net:
-        """Training or evaluation mode; frozen parts stay in evaluation mode."""
-        super().train(mode)
-        for path in self.frozen:
-            self.part(path).eval()
-        return self
+    def place(self, point: str) -> tuple[str, bool]:
+        """Where an end point lies; see `Parted.place`."""
+        number = point.removeprefix("stage")
+        if number != point and number in dict(self.stages.named_children()):
+            return f"stages.{number}", False
+        if point == "pre_logits":
+            if not isinstance(self.head, Head):
+                return "head", True
+            inner = self.head.classifier in dict(self.head.named_children())
+            return (f"head.{self.head.classifier}", True) if inner else ("", False)
+        return ("" if point == "logits" else point), False
 
 
 def part_of(module: nn.Module, path: str) -> nn.Module:
-    """An inner part of any module by its path; see `Net.part`."""
+    """An inner part of any module by its path; see `Parted.part`."""
     parts = dict(module.named_modules())
     if path not in parts:
         raise unknown_name("part", path, (p for p in parts if p))

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -261,8 +261,7 @@ def _finish(now: Sitting, parts: checkpoint.Parts, way: Precision, preprocessing
         "version": __version__,
         "torch": torch.__version__,
     }
-    net = loop.kept(parts)
-    assert isinstance(net, Net)
+    net = cast(Net, loop.kept(parts))  # or a wrapped one, which answers as a Net does
     Classifier(net, now.found.classes, preprocessing, about).save(now.folder.model)
     clf = classifier.load(now.folder.model)
     part, held = now.held_out

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from filelock import FileLock
 from PIL import Image
 
@@ -139,6 +140,28 @@ def test_changed_pictures_are_noticed_when_resuming(tmp_path, monkeypatch, part,
         convarium.resume(out)
 
 
+def test_a_network_of_another_library_is_trained_resumed_judged_and_predicts(tmp_path, monkeypatch, capsys):
+    from typer.testing import CliRunner
+
+    from convarium.cli import app
+
+    data = squares(tmp_path / "data")
+    timm = {"model": "timm:resnet10t", "arguments": {}, "size": 32}
+    whole = convarium.train(data, out=tmp_path / "whole", **{**QUICK, **timm})
+    run = convarium.resume(stopped(data, tmp_path / "run", monkeypatch, **timm))
+    assert run.model.read_bytes() == whole.model.read_bytes()
+    assert "timm:resnet10t" in run.report.read_text("utf-8")
+    judged = convarium.evaluate(run.folder, run.folder / "split.csv", part="val")
+    assert judged.metrics == run.metrics
+    for arguments in (
+        ["predict", str(run.folder), str(data / "dark" / "000.png")],
+        ["show", str(run.folder)],
+    ):
+        said = CliRunner().invoke(app, arguments)
+        assert said.exit_code == 0, said.output
+        assert ("dark" if arguments[0] == "predict" else "timm:resnet10t") in said.output
+
+
 def test_an_edited_configuration_is_noticed_when_resuming(finished, tmp_path, monkeypatch):
     out = stopped(finished[0], tmp_path / "run", monkeypatch)
     config = out / "config.toml"
@@ -230,6 +253,7 @@ def test_resuming_nothing_says_so(tmp_path):
         ({"epochs": 2.5}, ArgumentError, "epochs = 2.5; it must be a whole number"),
         ({"channels": 0}, ArgumentError, "channels = 0"),
         ({"batch": 1, "size": 4}, ArgumentError, "at least 2 pictures a step"),
+        ({"auxiliary": 0.3}, ArgumentError, "resnet20 has no auxiliary classifiers"),
     ],
 )
 def test_a_wrong_argument_is_refused_before_anything_is_written(finished, tmp_path, changes, error, words):
@@ -237,6 +261,29 @@ def test_a_wrong_argument_is_refused_before_anything_is_written(finished, tmp_pa
     with pytest.raises(error, match=words):
         convarium.train(data, out=tmp_path / "run", **{**QUICK, **changes})
     assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_clip_is_refused_before_any_picture_is_looked_for(tmp_path):
+    with pytest.raises(ArgumentError, match="features of pictures and texts, not class scores"):
+        convarium.train(tmp_path / "none", "clip_vit_b_32", out=tmp_path / "run")
+
+
+def test_a_weight_of_auxiliary_losses_in_a_recipe_is_no_fault_of_the_users(tmp_path):
+    data = squares(tmp_path / "data", each=6)
+    quick = {**QUICK, "epochs": 1, "recipe": "inception2015", "auxiliary": 0}
+    assert convarium.train(data, out=tmp_path / "zero", **quick).model.exists()
+    del quick["auxiliary"]
+    assert convarium.train(data, out=tmp_path / "recipe", **quick).model.exists()
+
+
+@pytest.mark.parametrize("head", [torch.nn.Linear(64, 3), torch.nn.Sequential(torch.nn.Linear(64, 10))])
+def test_a_network_that_could_not_be_loaded_again_is_not_saved(tmp_path, head):
+    net = convarium.create("resnet20")
+    clf = convarium.Classifier(net, [str(i) for i in range(10)], convarium.Preprocessing(32))
+    clf.net.head.fc = head
+    with pytest.raises(CheckpointError, match="(?s)not the resnet20 that its architecture tells of.*head.fc"):
+        clf.save(tmp_path / "m.safetensors")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_classifier_made_by_hand_is_saved_and_loaded(tmp_path):

@@ -158,6 +158,45 @@ def test_parts_have_the_librarys_paths():
         net.part("layer4.9")
 
 
+def test_parts_answer_to_our_spelling_and_to_end_points():
+    net = create("timm:resnet10t", size=64)
+    assert net.part("net.layer1.0") is net.part("layer1.0") is net.net.layer1[0]
+    assert net.part("stage1") is net.net.layer1 and net.part("") is net.net
+    net = create("torchvision:resnet18", size=64)
+    assert net.part("stage0") is net.net.layer4
+    for wrong in ("stage1", "pre_logits", "logits"):
+        with pytest.raises(UnknownName, match=wrong):
+            net.part(wrong)
+
+
+def test_frozen_parts_stay_as_they_are_in_training():
+    net = create("timm:resnet10t", classes=3, size=64).freeze("conv1", "bn1", "stage1")
+    before = {n: t.clone() for n, t in net.state_dict().items()}
+    optimizer = torch.optim.SGD([p for p in net.parameters() if p.requires_grad], lr=0.1)
+    net.train()(torch.randn(2, 3, 64, 64)).sum().backward()
+    optimizer.step()
+    same = {n for n, t in net.state_dict().items() if torch.equal(t, before[n])}
+    frozen = {n for n in before if n.startswith(("conv1.", "bn1.", "layer1."))}
+    assert frozen <= same and not same & {"fc.weight", "layer2.0.bn1.running_mean"}
+    assert all(p.requires_grad for p in net.freeze().parameters())
+
+
+def test_the_last_plane_is_not_overwritten_by_what_runs_after_it():
+    net = create("torchvision:densenet121", size=64).eval()
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        plane = net.features(x)["stage0"]
+        assert torch.equal(plane, net.net.features(x)) and plane.min() < 0
+
+
+def test_a_plain_dictionary_is_of_the_present_version_inside_another_module():
+    task = nn.ModuleDict({"model": create("torchvision:mnasnet0_5", classes=3, size=64)})
+    again = copy.deepcopy(task)
+    nn.init.zeros_(again["model"].head.weight)
+    again.load_state_dict(dict(task.state_dict()))
+    assert torch.equal(again["model"].head.weight, task["model"].head.weight)
+
+
 @pytest.mark.parametrize("name", ["timm:resnet10t", "torchvision:resnet18"])
 def test_an_unknown_argument_is_refused_by_name(name):
     with pytest.raises(ArgumentError, match=f"{name} takes no argument 'width'; it takes classes"):

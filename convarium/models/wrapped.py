@@ -1,9 +1,9 @@
 """A network of another library in the dress of ours: wrapped, not copied.
 
 A `Foreign` answers where this project's tools ask a `Net`: `classes`, `in_channels`, `size`, `architecture`,
-`features`, `end_points`, `part`, `head`. Its paths and the names of its tensors stay the library's own, so that the
-library's files fit as they are. End points are what the library itself tells: timm's `feature_info` names the parts
-where the resolution changes (`stage0`, `stage1`, ...); of torchvision's networks only the last plane is known
+`features`, `end_points`, `part`, `freeze`, `head`. Its paths and the names of its tensors stay the library's own, so
+that the library's files fit as they are. End points are what the library itself tells: timm's `feature_info` names the
+parts where the resolution changes (`stage0`, `stage1`, ...); of torchvision's networks only the last plane is known
 (`stage0`). `pre_logits` is what the classifier is given, `logits` what the network gives.
 
 Files of weights are made to fit by the rules of `adapt`. No name tells which tensors of a foreign network depend on
@@ -18,15 +18,16 @@ import re
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from convarium.errors import ArgumentError, WeightsMismatch, unknown_name
+from convarium.errors import ArgumentError, WeightsMismatch
 from convarium.models import adapt, weights
 from convarium.models.weights import Rule, State
-from convarium.net import EndPoint, meta_call
+from convarium.net import EndPoint, Parted, meta_call, part_of
 
 # Names in torchvision's own older files, which its builders still read.
 _OLDER: tuple[Rule, ...] = (
@@ -41,7 +42,7 @@ _AUXILIARY = re.compile(r"(?:aux\d|AuxLogits)\.")
 Make = Callable[[int, int], "Foreign"]
 
 
-class Foreign(nn.Module):
+class Foreign(Parted):
     """A network of another library.
 
     Its state dict has the library's names, without the `net.` that stands before them in `named_parameters`.
@@ -64,6 +65,7 @@ class Foreign(nn.Module):
     ) -> None:
         super().__init__()
         self.net = net
+        net._load_from_state_dict = partial(_of_present_version, net)  # type: ignore[method-assign]
         self.architecture: dict[str, Any] = {"name": name, "arguments": dict(arguments)}
         self.classes: int = arguments["classes"]
         self.in_channels: int = arguments["in_channels"]
@@ -81,15 +83,6 @@ class Foreign(nn.Module):
             self.net.set_submodule(self.classifier, value)
         else:
             super().__setattr__(name, value)
-
-    def load_state_dict(
-        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
-    ) -> Any:
-        """As every module's; a plain dictionary is taken to be of the library's present version."""
-        if not hasattr(state_dict, "_metadata"):  # without it torchvision's MNASNet refuses any state
-            state_dict = OrderedDict(state_dict)
-            state_dict._metadata = {"net": {"version": self.net._version}}  # type: ignore[attr-defined]
-        return super().load_state_dict(state_dict, strict, assign)
 
     @property
     def head(self) -> nn.Module:
@@ -117,24 +110,39 @@ class Foreign(nn.Module):
         Returns:
             `stage0`, ..., `pre_logits`, `logits`, in this order.
         """
-        seen: dict[str, Tensor] = {}
-        with contextlib.ExitStack() as hooks:
-            for path in self._stages or _parts_in_turn(self.net):
-                hook = self.net.get_submodule(path).register_forward_hook(_keep(seen, path))
-                hooks.callback(hook.remove)
-            if self.classifier:
-                given = self.head.register_forward_pre_hook(lambda m, a: seen.__setitem__("pre_logits", a[0]))
-                hooks.callback(given.remove)
-            logits = self(x)
+        planes, given, logits = self._seen(x)
         library: Any = self.net
         if not self.classifier and hasattr(library, "forward_head"):  # timm's nets of two classifiers
-            seen["pre_logits"] = library.forward_head(library.forward_features(x), pre_logits=True)
-        pre_logits = seen.pop("pre_logits", logits)
-        planes = list(seen.values())
-        if not self._stages:
-            planes = [out for out in planes if out.ndim > 2 and out[0, 0].numel() > 1][-1:]
-        points = {f"stage{i}": plane for i, plane in enumerate(planes)}
-        return {**points, "pre_logits": pre_logits, "logits": logits}
+            given = [library.forward_head(library.forward_features(x), pre_logits=True)]
+        points = {f"stage{i}": plane for i, plane in enumerate(planes.values())}
+        return {**points, "pre_logits": given[-1] if given else logits, "logits": logits}
+
+    def _seen(self, x: Tensor) -> tuple[dict[str, Tensor], list[Tensor], Tensor]:
+        """The planes by the path of the part that gives them, what the classifier is given, and the scores."""
+        planes: dict[str, Tensor] = {}
+        given: list[Tensor] = []
+
+        # Copies are kept: what runs next may work in place, as activations do.
+        def keep(path: str) -> Callable[..., None]:
+            def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+                if not isinstance(output, Tensor):
+                    return
+                if not self._stages:  # only the last plane is known
+                    if output.ndim <= 2 or output[0, 0].numel() <= 1:
+                        return
+                    planes.clear()
+                planes[path] = output.clone()
+
+            return hook
+
+        with contextlib.ExitStack() as hooks:
+            for path in self._stages or _parts_in_turn(self.net):
+                hooks.callback(self.net.get_submodule(path).register_forward_hook(keep(path)).remove)
+            if self.classifier:
+                hook = self.head.register_forward_pre_hook(lambda m, inputs: given.append(inputs[0].clone()))
+                hooks.callback(hook.remove)
+            logits = self(x)
+        return planes, given, logits
 
     @property
     def end_points(self) -> dict[str, EndPoint]:
@@ -159,16 +167,29 @@ class Foreign(nn.Module):
         except (RuntimeError, AssertionError, ValueError, ZeroDivisionError):
             return round(self.size / side)
 
+    def place(self, point: str) -> tuple[str, bool]:
+        """Where an end point lies, or a part by the library's path; see `Parted.place`."""
+        if point in dict(self.net.named_modules()):
+            return f"net.{point}".rstrip("."), False
+        number = point.removeprefix("stage")
+        if number != point and number.isdigit():
+            picture = (1, self.in_channels, self.size, self.size)
+            paths = list(self._stages or meta_call(self, "_seen", picture)[0])
+            if int(number) < len(paths):
+                return f"net.{paths[int(number)]}", False
+        if point == "pre_logits" and self.classifier:
+            return f"net.{self.classifier}", True
+        return ("" if point == "logits" else point), False
+
     def part(self, path: str) -> nn.Module:
-        """An inner part by the library's path, as in "layer1.0".
+        """An inner part by the library's path, as in "layer1.0", or by the end point that it gives, as "stage0".
 
         Raises:
             UnknownName: there is no such part.
         """
-        parts = dict(self.net.named_modules())
-        if path not in parts:
-            raise unknown_name("part", path, (p for p in parts if p))
-        return parts[path]
+        place, is_input = self.place(path)
+        found = not is_input and f"{place}.".startswith("net.")
+        return part_of(self.net, place.removeprefix("net").removeprefix(".") if found else path)
 
 
 def with_weights(net: Foreign, path: Path, empty: Make, fresh: Make, *, any_count: bool) -> Foreign:
@@ -285,9 +306,11 @@ def _parts_in_turn(net: nn.Module) -> Iterator[str]:
             yield name
 
 
-def _keep(seen: dict[str, Tensor], path: str) -> Callable[..., None]:
-    def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-        if isinstance(output, Tensor):
-            seen[path] = output
+def _of_present_version(
+    net: nn.Module, state: Any, prefix: str, metadata: dict[str, Any], *rest: Any
+) -> None:
+    """Load as its class does; a plain dictionary is taken to be of the library's present version.
 
-    return hook
+    Without it torchvision's MNASNet refuses any state.
+    """
+    type(net)._load_from_state_dict(net, state, prefix, {"version": net._version, **metadata}, *rest)
