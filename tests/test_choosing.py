@@ -18,7 +18,7 @@ from convarium.costs.choose import Limits, Option
 from convarium.costs.peaks import Peak
 from convarium.costs.records import Records
 from convarium.data.folders import read_data
-from convarium.errors import ArgumentError, UnknownName
+from convarium.errors import ArgumentError, UnknownName, UserError
 from convarium.models import published
 from tests.pictures import squares
 
@@ -96,7 +96,7 @@ def test_a_machine_too_slow_rejects_on_paper(monkeypatch):
     monkeypatch.setattr(budget, "peak", peak_of(1e9))
     found = budget.choose(Limits(ms=100), among=["squeezenet1_1"])
     assert found.choice.answer is None and found.choice.measured == 0
-    assert "at this machine's peak" in found.choice.verdicts[0].reason
+    assert "at least on this machine" in found.choice.verdicts[0].reason
 
 
 def test_a_network_that_cannot_be_built_does_not_end_the_search(monkeypatch):
@@ -210,7 +210,7 @@ def test_finalists_are_ranked_on_real_pictures(shared, tmp_path):
         trained("squeezenet1_1", "squeezenet1_1_imagenet.safetensors", shared),
     ]
     root = next(p for p in tmp_path.iterdir() if p.name != "cache")
-    found = rank.rank(sources, root, deadline=time.perf_counter() + 100)
+    found = rank.rank(sources, rank.sample(root), deadline=time.perf_counter() + 100)
     assert [place.title for place in found.places][0] == "mobilenet_v2"
     assert found.places[0].accuracy.value > 0.75
     assert found.places[1].against_best.count == found.pictures
@@ -223,14 +223,14 @@ def test_finalists_whose_weights_cannot_be_had_are_left_out(tmp_path):
     gone = Source(
         Option("squeezenet1_1", str(tmp_path / "none.safetensors"), 58, 1e6, 1e9, 224), source.weights
     )
-    found = rank.rank([gone], tmp_path / "data", deadline=time.perf_counter() + 60)
+    found = rank.rank([gone], rank.sample(tmp_path / "data"), deadline=time.perf_counter() + 60)
     assert found.places == () and "none.safetensors" in found.left_out[0][1]
     assert found.sentence == "None of the finalists could be tried on your pictures."
 
 
 def test_after_the_deadline_no_finalist_is_begun(tmp_path):
     squares(tmp_path / "data", each=6)
-    found = rank.rank(candidates(["squeezenet1_1"]), tmp_path / "data", deadline=-math.inf)
+    found = rank.rank(candidates(["squeezenet1_1"]), rank.sample(tmp_path / "data"), deadline=-math.inf)
     assert found.left_out == (("squeezenet1_1", "time was up"),)
 
 
@@ -242,3 +242,27 @@ def test_a_sample_keeps_each_class_in_its_share(tmp_path):
     assert len(some) <= 22 < len(whole)
     assert counts.max() - counts.min() <= 1
     assert [p.key for p in rank.sample(tmp_path / "data", most=20).pictures] == [p.key for p in some.pictures]
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"way": budget.Way(batch=0)}, "batch of 0"),
+        ({"way": budget.Way(threads=0)}, "0 threads"),
+        ({"way": budget.Way(dtype="fp8")}, "fp8"),
+        ({"way": budget.Way(device="tpu")}, "tpu"),
+        ({"prefer": "beauty"}, "beauty"),
+        ({"data": "nowhere"}, "nowhere"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_measured(monkeypatch, asked, said):
+    monkeypatch.setattr(budget, "peak", lambda *a, **k: pytest.fail("the machine was measured"))
+    with pytest.raises(UserError, match=said):
+        budget.choose(Limits(), **asked)
+
+
+def test_a_network_faster_than_the_peak_raises_it(monkeypatch):
+    monkeypatch.setattr(budget, "peak", peak_of(1e6))
+    found = budget.choose(Limits(), among=["squeezenet1_1"], way=budget.Way(threads=1))
+    timing = found.choice.answer.timing
+    assert found.peak.flops == pytest.approx(2 * found.choice.answer.option.macs / timing.p50 * 1e3)

@@ -78,7 +78,7 @@ class Ranking:
 
 def rank(
     sources: Sequence[Source],
-    data: str | Path,
+    pictures: PictureSet,
     *,
     deadline: float,
     device: str = "cpu",
@@ -88,18 +88,14 @@ def rank(
 
     Args:
         sources: networks with their weights, which are fetched where they are not in the cache.
-        data: pictures by class, as for training.
+        pictures: the user's, with labels; see `sample`.
         deadline: moment of `time.perf_counter()` after which no further network is begun.
         device: where to compute features.
         on_progress: is told in words what is being done.
 
     Returns:
         Accuracies with intervals, on the same pictures for all.
-
-    Raises:
-        DataError: the data cannot be used.
     """
-    pictures = sample(data)
     left_out: list[tuple[str, str]] = []
     right: dict[str, np.ndarray] = {}
     damaged = 0

@@ -4,7 +4,7 @@ Which one is taken: of all that keep every limit, the fastest ("speed") or the m
 measured in an order in which the answer comes early, and measuring stops when no other network can be the answer:
 
     accuracy   from the most accurate down; the first that keeps the limits is the answer
-    speed      from the least work up; when even at this machine's peak the next would take longer than the best so
+    speed      from the least work up; when even at this machine's best the next would take longer than the best so
                far, the best so far is the answer; networks that cannot be told apart from it are then measured
                side by side, and of those whose times do not differ the most accurate is taken
 """
@@ -177,9 +177,7 @@ def choose(
     Raises:
         ArgumentError: an unknown preference.
     """
-    prefer = prefer or ("accuracy" if limits.top1 is None else "speed")
-    if prefer not in PREFER:
-        raise ArgumentError(f"--prefer {prefer}; it must be {' or '.join(PREFER)}")
+    prefer = preference(prefer, limits)
     search = _Search(limits, measure, floor, out_of_time)
     rows = list(options)
     if prefer == "accuracy":
@@ -189,6 +187,22 @@ def choose(
     verdicts = tuple(search.verdicts)
     answer = next((v for v in verdicts if v.kind == "chosen"), None)
     return Choice(answer, verdicts, prefer, not any(v.kind == "not reached" for v in verdicts))
+
+
+def preference(asked: str | None, limits: Limits) -> str:
+    """What is preferred of networks that keep the limits.
+
+    Args:
+        asked: "speed" or "accuracy"; by the limits where None.
+        limits: where they ask for an accuracy, the fastest that has it is preferred, else the most accurate.
+
+    Raises:
+        ArgumentError: an unknown preference.
+    """
+    prefer = asked or ("accuracy" if limits.top1 is None else "speed")
+    if prefer not in PREFER:
+        raise ArgumentError(f"--prefer {prefer}; it must be {' or '.join(PREFER)}")
+    return prefer
 
 
 class _Search:
@@ -235,7 +249,7 @@ class _Search:
             if why := self._on_paper(option):
                 self._add(option, "rejected", why)
             elif best and least >= bounds(best.timing)[1]:
-                why = f"takes {least:.3g} ms at this machine's peak, more than {best.option.title}"
+                why = f"takes {least:.3g} ms at least on this machine, more than {best.option.title}"
                 self._add(option, "not needed", why)
             elif self.out_of_time():
                 self._add(option, "not reached", "time was up")
@@ -255,7 +269,7 @@ class _Search:
         if limits.mb is not None and option.megabytes > limits.mb:
             return f"{option.megabytes:.1f} MB of weights, above {limits.mb:g}"
         if limits.ms is not None and (least := self.floor(option)) > limits.ms:
-            return f"{least:.3g} ms at this machine's peak, above {limits.ms:g}"
+            return f"{least:.3g} ms at least on this machine, above {limits.ms:g}"
         return ""
 
     def _judged(self, option: Option) -> Verdict:
