@@ -20,7 +20,10 @@ from convarium.data.preprocessing import Preprocessing
 KEYS = [f"цифра/{number}" for number in range(150)]
 EVERYTHING = Augment(area=(0.3, 1.0), crop=3, flip=True, rotate=20, shift=0.1, scale=0.2, color=0.4, fill=90)
 LIGHT = Augment(rotate=10, shift=0.08, scale=0.1)
-AUGMENTS = [LIGHT, Augment(crop=4, flip=True), Augment(area=(0.2, 0.9)), Augment(color=0.5), EVERYTHING]
+AUGMENTS = [
+    *(LIGHT, Augment(crop=4, flip=True), Augment(area=(0.2, 0.9)), Augment(color=0.5), EVERYTHING),
+    *(Augment(randaugment=(3, 7.5), erasing=0.6, fill=128), Augment(autoaugment=True)),
+]
 
 
 @pytest.fixture(params=["digit", "checkerboard"])
@@ -108,14 +111,19 @@ def test_the_prepared_pictures_are_not_changed() -> None:
 
 
 def test_the_numbers_follow_the_stated_rule() -> None:
-    digest = hashlib.blake2b("7\x003\x00цифра/1".encode()).digest()
-    words = [int.from_bytes(digest[at : at + 4], "little") / 2**32 for at in range(0, 64, 4)]
+    text = "7\x003\x00цифра/1".encode()
+    digest = hashlib.blake2b(text).digest() + hashlib.blake2b(text, salt=b"\1").digest()
+    words = [int.from_bytes(digest[at : at + 4], "little") / 2**32 for at in range(0, 128, 4)]
     assert batched.fractions(7, 3, KEYS)[1].tolist() == words
 
 
 def test_the_numbers_are_pinned_so_that_old_runs_can_be_resumed() -> None:
     assert batched.NAMES.index("turn") == 3
-    assert batched.fractions(0, 0, ["a/1.png"])[0, 3:5].tolist() == [0.39185845223255455, 0.8089042140636593]
+    assert batched.NAMES.index("left") == 13
+    assert batched.NAMES.index("change0") == 20
+    row = batched.fractions(0, 0, ["a/1.png"])[0]
+    assert row[3:5].tolist() == [0.39185845223255455, 0.8089042140636593]
+    assert row[[13, 20]].tolist() == [0.1877998961135745, 0.9017444842029363]
 
 
 def test_the_numbers_are_uniform_and_unrelated() -> None:
@@ -178,6 +186,57 @@ def test_colour_agrees_with_torchvision(channels: int, factors: tuple[float, flo
     ):
         want = change(want, factor)
     assert furthest(got, want * 255) < 1.51  # a half of rounding, and the mean in whole levels
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("factor", [0.0, 0.3, 1.0, 1.9])
+def test_sharpness_agrees_with_torchvision(channels: int, factor: float) -> None:
+    batch = torch.randint(0, 256, (4, channels, 13, 11), dtype=torch.uint8)
+    got = batched.sharpness(batch, np.full(4, factor))
+    assert furthest(got, F.adjust_sharpness(batch, factor)) <= 1
+    if factor == 1:
+        assert torch.equal(got, batch)
+
+
+def test_a_picture_of_two_rows_is_neither_blurred_nor_sharpened() -> None:
+    flat = torch.randint(0, 256, (2, 3, 2, 9), dtype=torch.uint8)
+    assert torch.equal(batched.sharpness(flat, np.zeros(2)), flat)
+
+
+def test_warping_agrees_with_torchvision_on_shears(picture: torch.Tensor) -> None:
+    one, nought = np.ones(1), np.zeros(1)
+    got = batched.warp(picture[None], ((one, 0.2 * one), (nought, one)), (nought, nought), 0)[0]
+    want = F.affine(
+        picture.float(),
+        angle=0.0,
+        translate=[0, 0],
+        scale=1.0,
+        shear=[math.degrees(math.atan(0.2)), 0.0],
+        interpolation=InterpolationMode.BILINEAR,
+    )
+    assert furthest(got, want) < 0.51
+
+
+def test_erasing_covers_the_stated_share_with_uniform_noise() -> None:
+    grey = torch.full((len(KEYS), 3, 60, 60), 7, dtype=torch.uint8)
+    numbers = batched.fractions(1, 0, KEYS)
+    chosen = batched.columns(numbers)["erased"] < 0.5
+    got = batched.erase(grey, chosen, numbers)
+    assert torch.equal(got[~chosen], grey[~chosen])
+    assert (grey == 7).all()
+    seen = []
+    for picture in got[chosen]:
+        changed = (picture != 7).any(0)
+        rows, columns = changed.any(1).nonzero().flatten(), changed.any(0).nonzero().flatten()
+        high, wide = len(rows), len(columns)
+        assert rows[-1] - rows[0] + 1 == high
+        assert 0.018 < high * wide / 3600 < 0.35
+        assert 0.25 < wide / high < 4
+        seen.append(picture[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].flatten())
+    values = torch.cat(seen).double()
+    assert values.mean().item() == pytest.approx(127.5, abs=1)
+    assert values.std().item() == pytest.approx(256 / math.sqrt(12), abs=1)
+    assert not torch.equal(seen[0][:9], seen[1][:9])
 
 
 def test_factors_of_one_and_a_plain_fill_change_nothing() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,14 +13,14 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
-from convarium.data import batched
+from convarium.data import batched, policies
 from convarium.data.preprocessing import Preprocessing, from_fields
 from convarium.errors import ArgumentError
 
 
 @dataclass(frozen=True)
 class Augment:
-    """What is changed at random, in this order: area, crop, flip, affine, colour.
+    """What is changed at random, in this order: area, crop, flip, affine, colour, drawn operations, erasing.
 
     Args:
         crop: pad by this many pixels on each side and cut the old size at a random place
@@ -34,6 +35,11 @@ class Augment:
         scale: resize by a factor from 1 - scale to 1 + scale.
         color: change brightness, contrast and saturation by a factor from 1 - color to 1 + color, in
             this order.
+        randaugment: number of operations drawn for each picture, up to 4, and their magnitude from 0 to 10
+            (Cubuk et al. 2020; see `policies` for the scale, which is the paper's).
+        autoaugment: change by the policy that was found for ImageNet (Cubuk et al. 2019).
+        erasing: probability of overwriting a rectangle with noise, uniform from 0 to 255 for each value (Zhong
+            et al. 2017, "random values"; before normalisation, so not the normal noise of Liu et al. 2022).
         fill: value 0..255 of what comes in from outside; 0 is black.
     """
 
@@ -45,6 +51,9 @@ class Augment:
     scale: float = 0.0
     color: float = 0.0
     fill: int = 0
+    randaugment: tuple[int, float] = (0, 0)
+    autoaugment: bool = False
+    erasing: float = 0.0
 
     def __post_init__(self) -> None:
         if self.area is not None:
@@ -54,7 +63,32 @@ class Augment:
             object.__setattr__(self, "area", area)
         if not isinstance(self.crop, int):
             raise ArgumentError(f"crop is {self.crop!r}; want a whole number of pixels")
-        limits = {"crop": 16384, "rotate": 180, "shift": 1, "scale": 0.99, "color": 1, "fill": 255}
+        drawn = tuple(self.randaugment) if isinstance(self.randaugment, tuple | list) else ()
+        if (
+            len(drawn) != 2
+            or type(drawn[0]) is not int
+            or not (
+                0 <= drawn[0] <= 4 and isinstance(drawn[1], int | float) and 0 <= drawn[1] <= policies.MOST
+            )
+        ):
+            raise ArgumentError(
+                f"randaugment is {self.randaugment!r}; want a number of operations from 0 to 4 and a magnitude "
+                f"from 0 to {policies.MOST}"
+            )
+        object.__setattr__(self, "randaugment", drawn)
+        if not isinstance(self.autoaugment, bool):
+            raise ArgumentError(f"autoaugment is {self.autoaugment!r}; allowed are True and False")
+        if self.autoaugment and drawn[0]:
+            raise ArgumentError("autoaugment and randaugment together; want one of them")
+        limits = {
+            "crop": 16384,
+            "rotate": 180,
+            "shift": 1,
+            "scale": 0.99,
+            "color": 1,
+            "erasing": 1,
+            "fill": 255,
+        }
         for name, most in limits.items():
             value = getattr(self, name)
             if not isinstance(value, int | float) or not 0 <= value <= most:
@@ -117,7 +151,7 @@ class Augment:
 
         Args:
             pictures: uint8 (N, channels, size, size); not changed.
-            numbers: from `batched.fractions`, (N, 16).
+            numbers: from `batched.fractions`, (N, 32).
 
         Returns:
             uint8 (N, channels, size, size).
@@ -152,4 +186,25 @@ class Augment:
         if self.color:
             factors = (1 + self.color * drawn[k] for k in ("brightness", "contrast", "saturation"))
             pictures = batched.colour(pictures, *factors)
+        if self.randaugment[0]:
+            pictures = policies.randaugment(pictures, numbers, *self.randaugment, self.fill)
+        if self.autoaugment:
+            pictures = policies.autoaugment(pictures, numbers, self.fill)
+        if self.erasing:
+            chosen = batched.columns(numbers)["erased"] < self.erasing
+            pictures = batched.erase(pictures, chosen, numbers)
         return pictures
+
+
+_PHOTO = Augment(area=(0.35, 1.0), flip=True, color=0.2)
+
+SETS: Mapping[str, Augment | None] = {
+    "none": None,
+    "light": Augment(rotate=10, shift=0.08, scale=0.1),
+    "photo": _PHOTO,
+    # As Liu et al. 2022, table 5, but for the spread of magnitudes (0.5 there, none here).
+    "randaugment": dataclasses.replace(_PHOTO, color=0.0, randaugment=(2, 9), erasing=0.25, fill=128),
+    # As Tan & Le 2019, section 5.2.
+    "autoaugment": dataclasses.replace(_PHOTO, color=0.0, autoaugment=True, fill=128),
+}
+"""What training pictures are changed by, by name."""
