@@ -14,17 +14,10 @@ import pytest
 from PIL import Image
 
 from convarium.judge import Metrics, measure
-from convarium.judge.report import (
-    THUMBNAIL,
-    Mistake,
-    ReportContent,
-    duration,
-    judgement,
-    render,
-    setting,
-    share,
-    thumbnail,
-)
+from convarium.judge.abstain import coverage_risk, fit_threshold
+from convarium.judge.calibration import fit_temperature, reliability
+from convarium.judge.report import Mistake, ReportContent, Shown, duration, judgement, render, setting, share
+from convarium.judge.thumbnails import THUMBNAIL, thumbnail
 
 NASTY = "<script>alert('x')</script>"
 VOID = {"meta", "img", "br", "link", "input", "hr"}
@@ -188,6 +181,69 @@ def test_many_classes_are_listed_weakest_first() -> None:
     recalls = [float(v) for v in re.findall(r'<td data-v="([\d.]+)">[\d.]+\xa0%</td><td class="bar">', html)]
     assert len(recalls) == 30
     assert recalls == sorted(recalls)
+
+
+SECTIONS = {"grid", "suspects", "confidence"}
+
+
+def trusted() -> dict[str, Any]:
+    """What the sections on confidence show, from 60 pictures of two classes."""
+    p = np.tile([[0.9, 0.1], [0.3, 0.7], [0.6, 0.4]], (20, 1))
+    labels = np.tile([0, 1, 1], 20)
+    return {
+        "reliability": reliability(p, labels),
+        "temperature": fit_temperature(np.log(p), labels),
+        "curve": coverage_risk(p, labels),
+        "threshold": fit_threshold(p, labels, risk=0.01),
+    }
+
+
+def named(picture: str, truth: str, said: str) -> Shown:
+    return Shown(Image.new("L", (8, 8)), picture, truth, said, 0.9, 0.1)
+
+
+def headings(page: Page) -> set[str]:
+    return {attrs["id"] or "" for tag, attrs in page.tags if tag == "h2"}
+
+
+def test_sections_appear_only_where_there_is_something() -> None:
+    assert not SECTIONS & headings(Page(render(content())))
+    whole = content(grid=[named("a", "1", "1")], suspects=[named("b", "1", "2")], **trusted())
+    assert headings(Page(render(whole))) >= SECTIONS
+    for name, value in trusted().items():
+        assert "confidence" in headings(Page(render(content(**{name: value}))))
+
+
+def test_confidence_is_told_in_words_and_drawn() -> None:
+    page = Page(render(content(**trusted())))
+    text = " ".join(page.text.split())
+    assert "Confidence differs from accuracy by 33.3 points on average (95 %:" in text
+    assert "divided by a temperature of" in text
+    assert "Answers with a probability above 0.650 cover 66.7 %" in text
+    drawings = [attrs["aria-label"] or "" for tag, attrs in page.tags if tag == "svg"]
+    assert any(told.startswith("Accuracy by confidence") for told in drawings)
+    assert any("66.7 % answered, 0.0 % wrong" in told for told in drawings)
+
+
+def test_the_grid_shows_right_and_wrong_with_marks() -> None:
+    shown = content(grid=[named("a.png", "cat", "cat"), named("b.png", "cat", "dog")])
+    html = render(shown)
+    assert html.count("✓") == html.count("✗") == html.count('<li class="bad">') == 1
+    assert "said dog (90 %) was cat" in " ".join(Page(html).text.split())
+
+
+def test_a_suspect_says_its_label_and_what_is_likelier() -> None:
+    text = " ".join(Page(render(content(suspects=[named("b.png", "cat", "dog")]))).text.split())
+    assert "labelled cat (10 %) likely dog (90 %) b.png" in text
+
+
+def test_a_verdict_needs_no_times() -> None:
+    assert "Data-bound: 71 %" in Page(render(content(verdict="Data-bound: 71 %", times={}))).text
+
+
+def test_names_in_the_new_sections_are_never_run() -> None:
+    page = Page(render(content(grid=[named(NASTY, NASTY, "قطة")], suspects=[named(NASTY, NASTY, NASTY)])))
+    assert [tag for tag, _ in page.tags].count("script") == 1
 
 
 @pytest.mark.parametrize(

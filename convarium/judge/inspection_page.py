@@ -14,7 +14,7 @@ from convarium.data.duplicates import Group
 from convarium.data.inspection import Inspection
 from convarium.data.splits import rank
 from convarium.errors import PictureError
-from convarium.judge.report import PIXEL_ART, thumbnail
+from convarium.judge.thumbnails import PIXEL_ART, thumbnail
 
 CLASSES, EACH = 24, 6
 """Classes of which pictures are shown, and pictures of each, drawn by a hash of their names."""

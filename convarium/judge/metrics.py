@@ -105,7 +105,7 @@ def measure(probabilities: np.ndarray, labels: np.ndarray, classes: Sequence[str
     Raises:
         ArgumentError: shapes do not fit, a label is out of range, or the rows are no probabilities.
     """
-    p, truth = _checked(np.asarray(probabilities), np.asarray(labels), len(classes))
+    p, truth = checked(np.asarray(probabilities), np.asarray(labels), len(classes))
     from sklearn.metrics import confusion_matrix, precision_recall_fscore_support  # slow to import
 
     count, width = p.shape
@@ -146,7 +146,17 @@ def _known(score: float) -> float | None:
     return None if np.isnan(score) else float(score)
 
 
-def _checked(p: np.ndarray, labels: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
+def checked(p: np.ndarray, labels: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities as float64 and labels as int64, after a look that they are such.
+
+    Args:
+        p: (N, K), a row a picture.
+        labels: (N,), the index of each picture's true class.
+        classes: K.
+
+    Raises:
+        ArgumentError: shapes do not fit, a label is out of range, or the rows are no probabilities.
+    """
     if p.ndim != 2 or labels.shape != (len(p),):
         raise ArgumentError(
             f"probabilities of shape {p.shape} and labels of shape {labels.shape}; "

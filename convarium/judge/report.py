@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import base64
-import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import jinja2
-import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
-from convarium.draw import charts
+from convarium.draw import charts, confidence
+from convarium.judge.abstain import CoverageRisk, Threshold
+from convarium.judge.calibration import Reliability, Temperature
 from convarium.judge.intervals import Proportion
 from convarium.judge.metrics import ClassScore, Metrics
-
-THUMBNAIL = 256
-"""Longest side of an embedded picture, in pixels; shown at half of it, so sharp on dense screens."""
-
-PIXEL_ART = 96
-"""Pictures up to this many pixels on their longest side are enlarged in squares, not blurred."""
+from convarium.judge.thumbnails import PIXEL_ART, thumbnail
 
 WIDE = 0.1
 """An interval wider than this (10 points) is called wide, in words."""
@@ -33,8 +27,8 @@ FEW = 30
 
 
 @dataclass
-class Mistake:
-    """A picture that was taken for something else.
+class Shown:
+    """A picture with what it is and what it was said to be.
 
     Args:
         picture: the picture, of any size and mode.
@@ -52,6 +46,16 @@ class Mistake:
     probability: float
     truth_probability: float
 
+    @property
+    def right(self) -> bool:
+        """Whether it was named rightly."""
+        return self.truth == self.said
+
+
+@dataclass
+class Mistake(Shown):
+    """A picture that was taken for something else."""
+
 
 @dataclass
 class ReportContent:
@@ -68,18 +72,32 @@ class ReportContent:
         notes: what a reader must know before he trusts the figures.
         damaged: (file, reason) of each picture left out.
         times: seconds by phase.
+        verdict: whether reading pictures or computing took the time, and what to do, in a sentence.
+        grid: pictures drawn by chance, right and wrong alike.
+        reliability: how far confidence lies from accuracy on the pictures judged.
+        temperature: what scores are divided by before these probabilities.
+        curve: the share of wrong answers by coverage.
+        threshold: from which confidence on a picture is answered.
+        suspects: pictures whose label may be wrong, likeliest first: labelled as `truth`, likely `said`.
     """
 
     title: str
     summary: list[tuple[str, str]]
     history: list[dict[str, Any]]
     metrics: Metrics
-    mistakes: list[Mistake] = field(default_factory=list)
+    mistakes: Sequence[Shown] = field(default_factory=list)
     tree: str = ""
     recipe: dict[str, object] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     damaged: list[tuple[str, str]] = field(default_factory=list)
     times: dict[str, float] = field(default_factory=dict)
+    verdict: str = ""
+    grid: list[Shown] = field(default_factory=list)
+    reliability: Reliability | None = None
+    temperature: Temperature | None = None
+    curve: CoverageRisk | None = None
+    threshold: Threshold | None = None
+    suspects: list[Shown] = field(default_factory=list)
 
 
 def render(content: ReportContent) -> str:
@@ -113,7 +131,11 @@ def render(content: ReportContent) -> str:
         as_matrix=len(names) <= charts.MATRIX,
         rows=[_class_row(score, metrics) for score in _ordered(metrics)],
         few=median(score.count for score in metrics.classes) < FEW,
-        mistakes=[(m, thumbnail(m.picture), max(m.picture.size) <= PIXEL_ART) for m in content.mistakes],
+        mistakes=_thumbnails(content.mistakes),
+        grid=_thumbnails(content.grid),
+        suspects=_thumbnails(content.suspects),
+        reliability=Markup(_reliability(content.reliability)) if content.reliability else "",
+        curve=Markup(_curve(content.curve, content.threshold)) if content.curve else "",
         total=sum(content.times.values()),
     )
 
@@ -133,31 +155,6 @@ def judgement(metrics: Metrics) -> str:
             "many would about halve it. Differences smaller than this mean little."
         )
     return text
-
-
-def thumbnail(picture: Image.Image) -> str:
-    """A picture as a data URI, at most `THUMBNAIL` pixels a side, without its metadata.
-
-    Args:
-        picture: any size and mode.
-
-    Returns:
-        PNG for small or transparent pictures, JPEG for the rest.
-    """
-    if picture.mode.startswith(("I", "F")):
-        # More than 8 bits: stretch what is there over black to white, as Pillow itself would clip it.
-        values = np.asarray(picture, dtype=np.float64)
-        values = np.nan_to_num(values - np.nanmin(values))
-        picture = Image.fromarray((255 * values / (values.max() or 1)).astype(np.uint8))
-    clear = "A" in picture.getbands() or "transparency" in picture.info
-    picture = picture.convert("RGBA" if clear else "L" if picture.mode in ("1", "L") else "RGB")
-    picture.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
-    picture.info = {}
-    small = clear or max(picture.size) <= PIXEL_ART
-    target = io.BytesIO()
-    picture.save(target, "PNG" if small else "JPEG", **({"optimize": True} if small else {"quality": 85}))
-    kind = "png" if small else "jpeg"
-    return f"data:image/{kind};base64,{base64.b64encode(target.getvalue()).decode()}"
 
 
 def share(probability: float | None) -> str:
@@ -201,6 +198,25 @@ def setting(value: object) -> str:
     if isinstance(value, (list, tuple)):
         return ", ".join(map(setting, value)) or "none"
     return str(value)
+
+
+def _thumbnails(pictures: Sequence[Shown]) -> list[tuple[Shown, str, bool]]:
+    """Each picture, its data URI, and whether its pixels are to be seen."""
+    return [(shown, thumbnail(shown.picture), max(shown.picture.size) <= PIXEL_ART) for shown in pictures]
+
+
+def _reliability(found: Reliability) -> str:
+    ranges = []
+    for b in found.bins:
+        a = b.accuracy
+        told = (b.confidence, a.value, a.low, a.high) if a else (None, None, None, None)
+        ranges.append(confidence.Range(b.low, b.high, b.count, *told))
+    return confidence.reliability_diagram(ranges)
+
+
+def _curve(found: CoverageRisk, chosen: Threshold | None) -> str:
+    mark = found.at(chosen.value) if chosen else None
+    return confidence.coverage_risk_chart(found.coverages, found.risks, mark)
 
 
 def _accuracy_bar(p: Proportion, name: str, metrics: Metrics | None = None) -> str:

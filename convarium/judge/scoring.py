@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,28 +18,79 @@ BATCH = 64
 """Pictures in a batch. A kernel may add in another order for another number of pictures, so it is fixed."""
 
 
+class Given(NamedTuple):
+    """What a network gives to a batch, in float64.
+
+    scores (N, classes), before softmax; probabilities (N, classes); features (N, D) float32, what the classifier was
+    given, averaged over the plane where it is one.
+    """
+
+    scores: np.ndarray
+    probabilities: np.ndarray
+    features: np.ndarray
+
+
+def given(
+    net: nn.Module,
+    last: nn.Module,
+    batches: Iterable[Tensor],
+    normalise: Callable[[Tensor], Tensor],
+    device: torch.device,
+    temperature: float = 1.0,
+    mirror: bool = False,
+) -> Iterator[Given]:
+    """Class scores, their softmax, and the features below them, batch by batch.
+
+    Args:
+        net: lies on the device; its mode is put back afterwards.
+        last: the part of it that is given the features.
+        batches: uint8 pictures, (N, C, H, W), of `BATCH` pictures each but the last.
+        normalise: to what the network takes.
+        device: where to compute.
+        temperature: that scores are divided by before softmax (see `calibration`).
+        mirror: whether each picture is also looked at mirrored, and both answers are averaged.
+
+    Yields:
+        Scores and features of the picture as it is; probabilities, each row summing to one.
+    """
+    seen: list[Tensor] = []
+    handle = last.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].detach()))
+    try:
+        with in_eval_mode(net):
+            for pictures in batches:
+                with torch.inference_mode():
+                    upright = normalise(pictures.to(device))
+                    sides = (upright, upright.flip(-1)) if mirror else (upright,)
+                    found = [net(side).double().cpu().numpy() for side in sides]
+                    features = seen[0].mean((2, 3)) if seen[0].ndim == 4 else seen[0].flatten(1)
+                    seen.clear()
+                    said = np.mean([softmax(scores, temperature) for scores in found], axis=0)
+                    yield Given(found[0], said, features.float().cpu().numpy())
+    finally:
+        handle.remove()
+
+
+def joined(batches: Iterable[Given]) -> Given:
+    """All batches as one."""
+    return Given(*(np.concatenate(values) for values in zip(*batches, strict=True)))
+
+
+def softmax(scores: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    """Probabilities from scores, with the same bits wherever they are computed: float64 (N, classes)."""
+    return (torch.from_numpy(scores) / temperature).softmax(1).numpy()
+
+
 def probabilities(
     net: nn.Module,
     batches: Iterable[Tensor],
     normalise: Callable[[Tensor], Tensor],
     device: torch.device,
 ) -> Iterator[np.ndarray]:
-    """Softmax of the class scores, batch by batch.
-
-    Args:
-        net: lies on the device; its mode is put back afterwards.
-        batches: uint8 pictures, (N, C, H, W), of `BATCH` pictures each but the last.
-        normalise: to what the network takes.
-        device: where to compute.
-
-    Yields:
-        float64 (N, classes); each row sums to one.
-    """
+    """The probabilities of `given`, batch by batch, without features."""
     with in_eval_mode(net):
         for pictures in batches:
             with torch.inference_mode():
-                scores = net(normalise(pictures.to(device)))
-                yield scores.double().softmax(1).cpu().numpy()
+                yield softmax(net(normalise(pictures.to(device))).double().cpu().numpy())
 
 
 @contextmanager
