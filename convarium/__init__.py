@@ -22,7 +22,7 @@ _PUBLIC = {
     "Run": "convarium.api",
     "Extractor": "convarium.extract",
     "load": "convarium.classifier",
-    "evaluate": "convarium.classifier",
+    "evaluate": "convarium.evaluation",
     "Classifier": "convarium.classifier",
     "Preprocessing": "convarium.data.preprocessing",
     "ConvariumError": "convarium.errors",
@@ -30,9 +30,10 @@ _PUBLIC = {
 
 if TYPE_CHECKING:
     from convarium.api import Run, cost, resume, train
-    from convarium.classifier import Classifier, evaluate, load
+    from convarium.classifier import Classifier, load
     from convarium.data.preprocessing import Preprocessing
     from convarium.errors import ConvariumError
+    from convarium.evaluation import evaluate
     from convarium.extract import Extractor
     from convarium.models.front import create
     from convarium.models.registry import names

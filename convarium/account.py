@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,14 +18,24 @@ from convarium.data.folders import Data
 from convarium.data.loader import Checked
 from convarium.data.preprocessing import Preprocessing
 from convarium.errors import PictureError
+from convarium.judge import grid
+from convarium.judge.abstain import Threshold, coverage_risk
+from convarium.judge.calibration import Temperature, reliability
 from convarium.judge.metrics import Metrics
-from convarium.judge.report import Mistake, ReportContent, duration
+from convarium.judge.report import ReportContent, Shown, duration
+from convarium.judge.suspects import suspects
 from convarium.models import front
 from convarium.training.checkpoint import Progress
 from convarium.training.precision import Precision
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 WORST = 24
 """Mistakes shown in a report."""
+
+SUSPECTS = 12
+"""Pictures shown whose label may be wrong."""
 
 
 def report(
@@ -40,6 +51,9 @@ def report(
     metrics: Metrics,
     held: Checked,
     given: np.ndarray,
+    notes: Sequence[str] = (),
+    temperature: Temperature | None = None,
+    threshold: Threshold | None = None,
 ) -> ReportContent:
     """Everything that the report of a run shows.
 
@@ -55,11 +69,17 @@ def report(
         metrics: on the held-out pictures.
         held: the held-out pictures.
         given: probabilities given to them, (N, classes).
+        notes: what a reader must know of the training.
+        temperature: that the probabilities were made with.
+        threshold: from which confidence on a picture is answered.
 
     Returns:
         The content, for `judge.report.render`.
     """
     net = clf.net
+    labels = np.array([picture.label for picture in held.good.pictures])
+    drawn = grid.drawn([picture.key for picture in held.good.pictures])
+    doubted = suspects(given, labels)[:SUSPECTS]
     return ReportContent(
         title=f"{config['architecture']['name']} on {found.root.name}",
         summary=_summary(config, found, sets, clf, way, progress),
@@ -68,30 +88,49 @@ def report(
         mistakes=_mistakes(held, given, clf.preprocessing),
         tree=cost(net).tree(columns=("output", "params")),
         recipe={**config["recipe"], "augment": config["augment"], "seed": config["seed"]},
-        notes=[*found.notes, *_warnings(config, sets)],
+        notes=[*found.notes, *notes, *_warnings(config, sets)],
         damaged=damaged,
         times=times,
+        verdict="",
+        grid=[_shown(held, i, given, clf.preprocessing) for i in drawn],
+        reliability=reliability(given, labels),
+        temperature=temperature,
+        curve=coverage_risk(given, labels),
+        threshold=threshold,
+        suspects=[_shown(held, s.index, given, clf.preprocessing) for s in doubted],
     )
 
 
-def _mistakes(held: Checked, given: np.ndarray, preprocessing: Preprocessing) -> list[Mistake]:
+def grid_of(content: ReportContent) -> Figure:
+    """The report's pictures drawn by chance, as one figure."""
+    return grid.grid(
+        [shown.picture for shown in content.grid],
+        [grid.title(shown.truth, shown.said) for shown in content.grid],
+        [shown.right for shown in content.grid],
+    )
+
+
+def _mistakes(held: Checked, given: np.ndarray, preprocessing: Preprocessing) -> list[Shown]:
     """The pictures whose true class was given the least probability, among those answered wrongly."""
-    pictures, classes = held.good.pictures, held.good.classes
-    labels = [picture.label or 0 for picture in pictures]
+    labels = [picture.label or 0 for picture in held.good.pictures]
     said = (-given).argsort(axis=1, kind="stable")[:, 0]
     wrong = [i for i, label in enumerate(labels) if said[i] != label]
     wrong.sort(key=lambda i: (given[i, labels[i]], i))
-    return [
-        Mistake(
-            picture=_picture(held, i, preprocessing),
-            name=pictures[i].key,
-            truth=classes[labels[i]],
-            said=classes[said[i]],
-            probability=float(given[i, said[i]]),
-            truth_probability=float(given[i, labels[i]]),
-        )
-        for i in wrong[:WORST]
-    ]
+    return [_shown(held, i, given, preprocessing) for i in wrong[:WORST]]
+
+
+def _shown(held: Checked, index: int, given: np.ndarray, preprocessing: Preprocessing) -> Shown:
+    """One held-out picture with what was said of it."""
+    picture, classes = held.good.pictures[index], held.good.classes
+    label, said = picture.label or 0, int((-given[index]).argsort(kind="stable")[0])
+    return Shown(
+        picture=_picture(held, index, preprocessing),
+        name=picture.key,
+        truth=classes[label],
+        said=classes[said],
+        probability=float(given[index, said]),
+        truth_probability=float(given[index, label]),
+    )
 
 
 def _picture(held: Checked, index: int, preprocessing: Preprocessing) -> Image.Image:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,15 +11,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from convarium import __version__, classifier, sitting
+from convarium import __version__, beginning, classifier, sitting
 from convarium.classifier import Classifier
-from convarium.data.folders import Data, read_data
-from convarium.data.splits import lonely, stratified
-from convarium.errors import ArgumentError, DataError, unknown_name
+from convarium.errors import ArgumentError, DataError
+from convarium.judge.intervals import Proportion
 from convarium.judge.metrics import Metrics
 from convarium.models import front
 from convarium.training import recipes
-from convarium.training.run import RunFolder, new_folder
+from convarium.training.run import RunFolder, new_folder, without_none
 from convarium.training.watch import Watch
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def cost(
     picture: tuple[int, int, int] | None = None,
     *,
     batch: int = 1,
-    dtype: str = "float32",
+    dtype: str | torch.dtype = "float32",
 ) -> Cost:
     """What a network costs, part by part: shapes, parameters, operations, activations, receptive fields.
 
@@ -77,7 +77,7 @@ def cost(
         net: any module; the name of a network, also as "timm:NAME"; or the path of a trained model or run.
         picture: (channels, height, width) of the input; the network's own where None.
         batch: pictures at once; figures are for all of them.
-        dtype: "float32", "bfloat16", "float16" or "float64", for figures in bytes.
+        dtype: "float32", "bfloat16", "float16" or "float64", or torch's own; for figures in bytes.
 
     Returns:
         The whole and all its parts; `print` shows the tree.
@@ -87,18 +87,22 @@ def cost(
         ArgumentError: a picture that the network cannot take, or a value that is not allowed.
         CheckpointError: a file that is no trained model.
     """
+    from convarium import storage
+    from convarium.costs.cost import checked
     from convarium.costs.cost import cost as count
 
+    if picture is not None:
+        picture = checked(picture)
     if isinstance(net, nn.Module):
         return count(net, picture, batch=batch, dtype=dtype)
     name = str(net)
-    if name.endswith(".safetensors") or Path(name, "model.safetensors").is_file():
+    if storage.is_model(name):
         return count(classifier.load(name).net, picture, batch=batch, dtype=dtype)
     with torch.device("meta"):
-        channels, side = (picture[0], picture[1]) if picture else (None, None)
-        own = front.variant(name)
-        size = side if side != own.size else None
-        built = front.create(name, in_channels=channels, size=size)
+        channels, rows, columns = picture or (None, None, None)
+        # Networks are built for a square; another picture goes through one of the usual size, where it can.
+        square = rows if rows == columns != front.variant(name).size else None
+        built = front.create(name, in_channels=channels, size=square)
     return count(built, picture, batch=batch, dtype=dtype)
 
 
@@ -107,41 +111,52 @@ def train(
     model: str = "resnet18",
     out: str | Path | None = None,
     *,
+    weights: str | Path | None = None,
     val: str | Path | None = None,
     fraction: float = 0.2,
+    fold: tuple[int, int] | None = None,
     seed: int = 0,
     size: int | None = None,
     channels: int | None = None,
-    fit: str = "crop",
-    augment: str = "auto",
-    recipe: str = "scratch",
+    fit: str | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    recipe: str | None = None,
     workers: int | None = None,
     precision: str = "auto",
-    minutes: float = 5.0,
+    cache: str | Path | None = None,
+    minutes: float | None = None,
+    save_minutes: float = 5.0,
     quiet: bool = True,
     arguments: dict[str, Any] | None = None,
     **changes: Any,
 ) -> Run:
-    """Train a network on pictures, from nothing to a classifier and its report.
+    """Train a network on pictures, from nothing or from trained weights, to a classifier and its report.
 
     Args:
         data: a folder of class folders, with or without train/ and val/; a CSV file; a folder of the MNIST files.
         model: name of a network.
         out: folder of the run; a new one below runs/ where None.
+        weights: trained ones to begin with: published ones by name ("torchvision:DEFAULT"), or a file. Pictures are
+            then prepared as these weights ask for, and the classifier is made anew for the data's classes.
         val: other data to validate on.
         fraction: share of each class that is held out where the data has no parts of its own.
+        fold: (which, of how many): the data is divided into so many parts alike, and this one, from 0, is held out.
         seed: of the weights, the order, the augmentation and the split.
-        size: side of the network's input in pixels; the network's own where None.
+        size: side of the network's input in pixels; that of the weights or the network where None.
         channels: 1 for grey, 3 for colour; the network's own where None.
-        fit: "crop", "squash" or "pad" (see `Preprocessing`).
-        augment: "auto", "none", "light" (small turns and shifts) or "photo" (crops, mirror, colour).
-        recipe: name of a recipe.
+        fit: "crop", "squash" or "pad" (see `Preprocessing`); as the weights ask for, or "crop", where None.
+        mean: per channel, 0..1, where the file of weights does not tell; ImageNet's by custom.
+        std: likewise.
+        recipe: name of a recipe; "finetune" with weights and "scratch" without where None.
         workers: processes that decode pictures; none where all fit into memory, else one a core, where None.
         precision: "auto" measures, "fp32", or "bf16".
-        minutes: between two saved states within an epoch.
+        cache: folder for prepared pictures where they do not fit into memory; none are kept where None.
+        minutes: that training may take in all; the recipe's epochs are then cut to what fits.
+        save_minutes: between two saved states within an epoch.
         quiet: say nothing about progress.
         arguments: the network's own, as {"shortcut": "B"}.
-        changes: fields of the recipe, as epochs=5, lr=0.1.
+        changes: fields of the recipe, as epochs=5, lr=0.1, augment="none".
 
     Returns:
         The finished run.
@@ -156,58 +171,67 @@ def train(
             f"{model} gives features of pictures and texts, not class scores, so it cannot be trained on classes here; "
             "choose another network; `convarium list` shows them"
         )
-    elsewhere = {
-        "classes": "the data decides it",
-        "in_channels": "say it with --channels",
-        "size": "say it with --size",
-        "weights": "not here",
-    }
-    for name, way in elsewhere.items():
+    for name, way in _ELSEWHERE.items():
         if name in (arguments or {}):
             raise ArgumentError(f"{name} is no argument to set on the network: {way}")
     if not str(data):
         raise DataError("no data: the path is empty")
     _check_path(Path(out or "."))
-    chosen = recipes.recipe(recipe, **changes)
-    if augment != "auto" and augment not in sitting.AUGMENTS:
-        raise unknown_name("augmentation", augment, ["auto", *sitting.AUGMENTS])
-    if not minutes > 0:
-        raise ArgumentError(f"minutes = {minutes}; it must be above 0")
+    chosen = recipes.recipe(recipe or ("finetune" if weights else "scratch"), **changes)
+    if not chosen.backbone and weights is None:
+        raise ArgumentError(
+            f"the recipe {recipe} trains nothing but the classifier, so it needs trained weights: give --weights, as "
+            f"`convarium weights {model}` lists them, or take the recipe scratch"
+        )
+    for name, value in (("minutes", minutes), ("save_minutes", save_minutes)):
+        if value is not None and not value > 0:
+            raise ArgumentError(f"{name} = {value}; it must be above 0")
     if workers is not None and (not isinstance(workers, int) or workers < 0):
         raise ArgumentError(f"workers = {workers!r}; it must be 0 or more")
     if not isinstance(seed, int) or not 0 <= seed < 2**63:
         raise ArgumentError(f"seed = {seed!r}; it must be a whole number from 0 to 2**63 - 1")
-    found = _read(Path(data), None if val is None else Path(val), fraction, seed)
+    found = beginning.read(Path(data), None if val is None else Path(val), fraction, seed, fold)
     if channels is None:
         channels = row.in_channels if row.in_channels in (1, 3) else 3
     if channels not in (1, 3):
         raise ArgumentError(f"channels = {channels}; it must be 1 (grey) or 3 (colour)")
+    start = beginning.weights_of(model, weights, size, channels, fit, mean, std)
+    given = {**start.arguments, **beginning.regularised(model, chosen), **(arguments or {})}
     with torch.device("meta"):  # a first look, so that a wrong size is told before any picture is read
         probe = front.create(
-            model, classes=len(found.classes), in_channels=channels, size=size, **(arguments or {})
+            model, classes=len(found.classes), in_channels=channels, size=start.size, **given
         )
     if changes.get("auxiliary") and not getattr(probe, "taps", ()):
         raise ArgumentError(
             f"auxiliary = {changes['auxiliary']}, but {model} has no auxiliary classifiers that are trained here; "
             "leave it out"
         )
+    augment = chosen.augment
+    if augment == "auto":
+        augment = "photo" if channels == 3 and probe.size >= 64 else "light"
+    found.notes += start.notes
     config = {
         "convarium": __version__,
         "data": str(Path(data).absolute()),
         "val": None if val is None else str(Path(val).absolute()),
         "classes": list(found.classes),
         "fraction": float(fraction),
+        "fold": None if fold is None else list(fold),
         "seed": seed,
-        "fit": fit,
-        "augment": augment
-        if augment != "auto"
-        else ("photo" if channels == 3 and probe.size >= 64 else "light"),
+        "fit": fit or (start.preprocessing or {}).get("fit", "crop"),
+        "augment": augment,
         "workers": workers,
         "precision": precision,
-        "minutes": minutes,
+        "cache": None if cache is None else str(Path(cache).absolute()),
+        "budget": minutes,
+        "minutes": save_minutes,
+        "weights": start.weights,
+        "weights_sha256": start.sha256,
+        "preprocessing": start.preprocessing,
         "architecture": probe.architecture,
-        "recipe": {"name": recipe, **chosen.to_dict()},
+        "recipe": {"name": recipe or ("finetune" if weights else "scratch"), **chosen.to_dict()},
     }
+    config = without_none(config)  # as the file will tell it when the run goes on
     tensors = [*probe.parameters(), *probe.buffers()]
     # Two states (the old one stays until the new one is whole), each with two moments and an average; the model.
     needed = 10 * sum(t.numel() * t.element_size() for t in tensors) + 2_000_000
@@ -219,6 +243,77 @@ def train(
     with folder.held():
         folder.start(config, needed)
         return _finished(sitting.sit(folder, config, found, Watch(quiet, chosen.epochs), resume=False))
+
+
+_ELSEWHERE = {
+    "classes": "the data decides it",
+    "in_channels": "say it with --channels",
+    "size": "say it with --size",
+    "weights": "say it with --weights",
+}
+"""Arguments of every network, and where they are said."""
+
+
+@dataclass(frozen=True)
+class Folds:
+    """Runs of which each held out another part of the same pictures.
+
+    Args:
+        folder: in which they lie, as fold0, fold1, ...
+        runs: in this order.
+    """
+
+    folder: Path
+    runs: tuple[Run, ...]
+
+    @property
+    def top1(self) -> Proportion:
+        """Over all pictures, each judged by the run that had not seen it."""
+        found = [run.metrics.top1 for run in self.runs]
+        return Proportion.of(sum(p.correct for p in found), sum(p.count for p in found))
+
+    def to_dict(self) -> dict[str, Any]:
+        """{"folder", "top1", "runs"}, JSON-able."""
+        return {
+            "folder": str(self.folder),
+            "top1": self.top1.to_dict(),
+            "runs": [run.to_dict() for run in self.runs],
+        }
+
+
+def train_folds(
+    data: str | Path, model: str = "resnet18", out: str | Path | None = None, *, folds: int = 5, **asked: Any
+) -> Folds:
+    """Train several times, each time with another part of the pictures held out (cross-validation).
+
+    Args:
+        data: a folder of class folders without parts.
+        model: name of a network.
+        out: folder of the runs; a new one below runs/ where None. What is there of an earlier, interrupted call with
+            the same settings is gone on with.
+        folds: parts.
+        asked: as for `train`.
+
+    Returns:
+        The finished runs.
+
+    Raises:
+        UserError: anything that the user can mend.
+        Interrupted: stopped by a signal; the same call goes on.
+    """
+    if not isinstance(folds, int) or folds < 2:
+        raise ArgumentError(f"folds = {folds!r}; it must be a whole number of at least 2")
+    _check_path(Path(out or "."))
+    named = f"{_plain(Path(data))}-{model.replace(':', '-')}-{folds}folds"
+    folder = new_folder(Path("runs"), named) if out is None else Path(out)
+    runs = []
+    for number in range(folds):
+        place = folder / f"fold{number}"
+        if RunFolder(place).finished or RunFolder(place).state.exists():
+            runs.append(resume(place, quiet=asked.get("quiet", True)))
+        else:
+            runs.append(train(data, model, place, fold=(number, folds), **asked))
+    return Folds(folder, tuple(runs))
 
 
 def resume(run: str | Path, quiet: bool = True) -> Run:
@@ -241,7 +336,14 @@ def resume(run: str | Path, quiet: bool = True) -> Run:
         return _finished(sitting.already(folder))
     with folder.held():
         val = config.get("val")
-        found = _read(Path(config["data"]), Path(val) if val else None, config["fraction"], config["seed"])
+        fold = config.get("fold")
+        found = beginning.read(
+            Path(config["data"]),
+            Path(val) if val else None,
+            config["fraction"],
+            config["seed"],
+            tuple(fold) if fold else None,
+        )
         watch = Watch(quiet, config["recipe"]["epochs"])
         return _finished(sitting.sit(folder, config, found, watch, resume=folder.state.exists()))
 
@@ -249,29 +351,6 @@ def resume(run: str | Path, quiet: bool = True) -> Run:
 def _finished(end: sitting.End) -> Run:
     folder, progress = end.folder, end.progress
     return Run(folder.folder, end.metrics, folder.model, folder.report, progress.seconds, progress.history)
-
-
-def _read(data: Path, val: Path | None, fraction: float, seed: int) -> Data:
-    """The data with parts "train" and "val", and "test" where it has one beside a validation part."""
-    found = read_data(data)
-    parts = found.parts
-    if val is not None:
-        other = read_data(val, classes=found.classes)
-        name = next(p for p in ("val", "test", "all", "train") if p in other.parts)
-        parts = {"train": parts.get("train") or parts["all"], "val": other.parts[name]}
-        found.notes += other.notes
-    elif "all" in parts:
-        found.notes += lonely(parts["all"])
-        parts = dict(zip(("train", "val"), stratified(parts["all"], fraction, seed), strict=True))
-    elif "train" not in parts:
-        raise DataError(f"{data} has no pictures to train on; it has {', '.join(parts)}")
-    elif "val" not in parts and "test" in parts:
-        # Nothing is selected by it unless early stopping is asked for, which the report then says.
-        parts = {"train": parts["train"], "val": parts["test"]}
-    elif "val" not in parts:
-        found.notes += lonely(parts["train"])
-        parts = dict(zip(("train", "val"), stratified(parts["train"], fraction, seed), strict=True))
-    return Data(found.root, found.classes, parts, found.notes)
 
 
 def _check_path(path: Path) -> None:

@@ -21,14 +21,14 @@ from torch import Tensor
 
 from convarium import storage
 from convarium.data.decode import decode
-from convarium.data.folders import PictureSet, read_data
+from convarium.data.folders import PictureSet
 from convarium.data.loader import Loader
 from convarium.data.preprocessing import Preprocessing
 from convarium.errors import ArgumentError, CheckpointError, DataError, PictureError
-from convarium.judge.metrics import Metrics, measure
-from convarium.judge.scoring import BATCH, probabilities
+from convarium.judge.outliers import Outlier
+from convarium.judge.scoring import BATCH, Given, given, joined
 from convarium.models import front, weights
-from convarium.net import Net
+from convarium.net import Net, last_part
 
 FORMAT = 1
 KEY = "convarium"  # of the entry in the file's metadata
@@ -53,11 +53,15 @@ class Prediction(Sequence[Guess]):
         path: of the picture; empty where it was given as pixels.
         guesses: the likeliest classes.
         error: why it could not be read; None where it could.
+        unsure: whether the likeliest class has no more than the classifier's threshold: perhaps none of these.
+        strange: whether the picture is unlike those that the classifier was trained on, by its features.
     """
 
     path: str
     guesses: tuple[Guess, ...]
     error: str | None = None
+    unsure: bool = False
+    strange: bool = False
 
     def __getitem__(self, index: Any) -> Any:
         return self.guesses[index]
@@ -66,9 +70,15 @@ class Prediction(Sequence[Guess]):
         return len(self.guesses)
 
     def to_dict(self) -> dict[str, Any]:
-        """{"path", "predictions": [{"class", "index", "probability"}...], "error"}."""
+        """{"path", "predictions": [{"class", "index", "probability"}...], "unsure", "strange", "error"}."""
         said = [{"class": g.name, "index": g.index, "probability": g.probability} for g in self.guesses]
-        return {"path": self.path, "predictions": said, "error": self.error}
+        return {
+            "path": self.path,
+            "predictions": said,
+            "unsure": self.unsure,
+            "strange": self.strange,
+            "error": self.error,
+        }
 
 
 @dataclass
@@ -77,13 +87,18 @@ class Scored:
 
     Args:
         pictures: those that could be read.
-        probabilities: float64 (N, classes), aligned with them.
+        given: what the network gave to them.
         damaged: key and reason of each other.
     """
 
     pictures: PictureSet
-    probabilities: np.ndarray
+    given: Given
     damaged: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """float64 (N, classes), aligned with the pictures."""
+        return self.given.probabilities
 
 
 class Classifier:
@@ -93,8 +108,15 @@ class Classifier:
         net: gives one score a class.
         classes: names, in the order of the scores.
         preprocessing: from a decoded picture to the network's input.
-        about: what is known besides, JSON-able: metrics, recipe, data, version, licence.
+        about: what is known besides, JSON-able: metrics, recipe, data, version, licence; "temperature",
+            "threshold" and "outlier" as training fitted them.
         device: where to compute; the network is moved there.
+
+    Attributes:
+        temperature: that scores are divided by before softmax.
+        outlier: tells pictures of another kind; None where none was fitted.
+        threshold: probability above which an answer is relied on; 0 where none was fitted.
+        mirror: whether each picture is also looked at mirrored, and both answers averaged, at twice the cost.
     """
 
     def __init__(
@@ -124,6 +146,11 @@ class Classifier:
         self.classes = tuple(classes)
         self.preprocessing = preprocessing
         self.about = dict(about or {})
+        self.temperature = float(self.about.get("temperature", {}).get("value", 1.0))
+        self.threshold = float(self.about.get("threshold", {}).get("value", 0.0))
+        told = self.about.get("outlier")
+        self.outlier = Outlier.from_dict(told) if told else None
+        self.mirror = False
 
     def predict(self, pictures: Source | Iterable[Source], top: int = 5) -> list[Prediction]:
         """Say what is on some pictures.
@@ -151,8 +178,20 @@ class Classifier:
         """
         if not isinstance(top, int) or top < 1:
             raise ArgumentError(f"top = {top!r}; it must be a whole number of at least 1")
+        for path, error, row in self._answered(pictures):
+            if row is None:
+                yield Prediction(path, (), error)
+                continue
+            said = row.probabilities[0]
+            order = np.argsort(-said, kind="stable")[:top]
+            guesses = tuple(Guess(self.classes[i], float(said[i]), int(i)) for i in order)
+            strange = self.outlier is not None and bool(self.outlier.outside(row.features)[0])
+            yield Prediction(path, guesses, None, float(said[order[0]]) <= self.threshold, strange)
+
+    def _answered(self, pictures: Iterable[Source]) -> Iterator[tuple[str, str | None, Given | None]]:
+        """Path and what is given to each picture, one row; or why it cannot be read."""
         # Batches are of BATCH pictures that could be read, as in an evaluation of the same pictures, so that both
-        # give the same bits; predictions of those that could not wait for their place.
+        # give the same bits; those that could not wait for their place.
         waiting: list[tuple[str, str | None]] = []
         ready: list[Tensor] = []
         with ThreadPoolExecutor() as pool:
@@ -164,9 +203,9 @@ class Classifier:
                     if tensor is not None:
                         ready.append(tensor)
                     if len(ready) == BATCH:
-                        yield from self._answer(waiting, ready, top)
+                        yield from self._batch(waiting, ready)
                         waiting, ready = [], []
-        yield from self._answer(waiting, ready, top)
+        yield from self._batch(waiting, ready)
 
     def _prepare(self, source: Source) -> tuple[str, Tensor | None, str | None]:
         if not isinstance(source, Source):
@@ -182,20 +221,20 @@ class Classifier:
         except PictureError as error:
             return path, None, str(error)
 
-    def _answer(
-        self, waiting: list[tuple[str, str | None]], ready: list[Tensor], top: int
-    ) -> Iterator[Prediction]:
-        batches = [torch.stack(ready)] if ready else []
-        rows = itertools.chain.from_iterable(
-            probabilities(self.net, batches, self.preprocessing.normalise, self.device)
-        )
+    def _batch(
+        self, waiting: list[tuple[str, str | None]], ready: list[Tensor]
+    ) -> Iterator[tuple[str, str | None, Given | None]]:
+        rows = None
+        for batch in self._given([torch.stack(ready)] if ready else []):
+            rows = (Given(*(values[i : i + 1] for values in batch)) for i in range(len(ready)))
         for path, error in waiting:
-            if error is not None:
-                yield Prediction(path, (), error)
-                continue
-            row = next(rows)
-            order = np.argsort(-row, kind="stable")[:top]
-            yield Prediction(path, tuple(Guess(self.classes[i], float(row[i]), int(i)) for i in order))
+            yield path, error, None if error is not None or rows is None else next(rows)
+
+    def _given(self, batches: Iterable[Tensor]) -> Iterator[Given]:
+        normalise = self.preprocessing.normalise
+        return given(
+            self.net, last_part(self.net), batches, normalise, self.device, self.temperature, self.mirror
+        )
 
     def score(self, pictures: PictureSet, prepared: Tensor | None = None) -> Scored:
         """Probabilities of every picture of a set that can be read.
@@ -210,17 +249,14 @@ class Classifier:
         if prepared is not None:
             loader = Loader(pictures, self.preprocessing, batch=BATCH, seed=0, prepared=prepared)
             batches = (batch.pictures for batch in loader.batches(0))
-            found = list(probabilities(self.net, batches, self.preprocessing.normalise, self.device))
-            return Scored(pictures, np.concatenate(found))
-        said = self.stream((p.source for p in pictures.pictures), top=len(self.classes))
+            return Scored(pictures, joined(self._given(batches)))
         good, rows, damaged = [], [], []
-        for picture, prediction in zip(pictures.pictures, said, strict=True):
-            if prediction.error is not None:
-                damaged.append((picture.key, prediction.error))
+        for picture, (_, error, row) in zip(
+            pictures.pictures, self._answered(p.source for p in pictures.pictures), strict=True
+        ):
+            if row is None:
+                damaged.append((picture.key, str(error)))
                 continue
-            row = np.empty(len(self.classes))
-            for guess in prediction:
-                row[guess.index] = guess.probability
             good.append(picture)
             rows.append(row)
         if not rows:
@@ -228,7 +264,7 @@ class Classifier:
                 "no picture of this set can be read"
                 + (f": {damaged[0][0]}: {damaged[0][1]}" if damaged else "")
             )
-        return Scored(PictureSet(pictures.classes, tuple(good)), np.stack(rows), damaged)
+        return Scored(PictureSet(pictures.classes, tuple(good)), joined(rows), damaged)
 
     def save(self, path: str | Path) -> Path:
         """Write everything into one .safetensors file, whole or not at all.
@@ -319,75 +355,26 @@ def load(path: str | Path, device: torch.device | str | None = None) -> Classifi
     return Classifier(net, classes, preprocessing, content, device)
 
 
-def evaluate(
-    clf: Classifier | str | Path, data: str | Path | PictureSet, part: str | None = None
-) -> Evaluation:
-    """Judge a classifier on pictures whose class is known.
+def described(path: Path) -> dict[str, Any] | None:
+    """What a file of ours says of itself; None where it is another's.
 
     Args:
-        clf: a classifier, or the path of its file.
-        data: a folder, a CSV file or a set of pictures; classes are matched by name.
-        part: "train", "val", "test" or "all"; where None, test if there is one, else val, else all.
+        path: a file of weights.
 
     Returns:
-        Metrics with intervals, and what was left out.
-
-    Raises:
-        DataError: the data cannot be used, has no such part or none of the classes.
+        "architecture", "classes", "preprocessing" and what is known besides.
     """
-    classifier = clf if isinstance(clf, Classifier) else load(clf)
-    notes: list[str] = []
-    if isinstance(data, PictureSet):
-        pictures = data
-    else:
-        found = read_data(data, classes=classifier.classes)
-        notes = found.notes
-        pictures = _part(found.parts, part, str(data))
-    scored = classifier.score(pictures)
-    labels = np.array([p.label for p in scored.pictures.pictures])
-    metrics = measure(scored.probabilities, labels, classifier.classes)
-    return Evaluation(metrics, scored, notes)
-
-
-@dataclass
-class Evaluation:
-    """Metrics of one evaluation, and what they rest on.
-
-    Args:
-        metrics: top-1 and top-5 with intervals, scores by class, confusion.
-        scored: the probabilities behind them.
-        notes: sentences on what was left out.
-    """
-
-    metrics: Metrics
-    scored: Scored
-    notes: list[str] = field(default_factory=list)
-
-    def __getattr__(self, name: str) -> Any:
-        # So that `evaluate(...).top1` reads as it should; dunder names must not be looked up before __init__.
-        if name.startswith("_") or name == "metrics":
-            raise AttributeError(name)
-        return getattr(self.metrics, name)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The metrics, and "damaged", JSON-able."""
-        damaged = [{"path": key, "reason": reason} for key, reason in self.scored.damaged]
-        return {**self.metrics.to_dict(), "damaged": damaged}
+    try:
+        with safe_open(path, "pt") as file:
+            content = json.loads((file.metadata() or {})[KEY])
+        return content if {"architecture", "classes", "preprocessing"} <= content.keys() else None
+    except (SafetensorError, OSError, KeyError, ValueError, AttributeError):
+        return None
 
 
 def _composed(name: str) -> str:
     """As names of classes are compared when data is read."""
     return unicodedata.normalize("NFC", name)
-
-
-def _part(parts: dict[str, PictureSet], asked: str | None, where: str) -> PictureSet:
-    if asked == "all" and "all" not in parts:
-        sets = list(parts.values())
-        return PictureSet(sets[0].classes, tuple(p for s in sets for p in s.pictures))
-    name = asked or next((p for p in ("test", "val", "all", "train") if p in parts), "all")
-    if name not in parts:
-        raise DataError(f"{where} has no part {name!r}; it has {', '.join(parts)}")
-    return parts[name]
 
 
 def _chunks(items: Iterable[Source]) -> Iterator[tuple[Source, ...]]:

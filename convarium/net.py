@@ -225,6 +225,18 @@ class Net(Parted, Join):
         return ("" if point == "logits" else point), False
 
 
+def last_part(net: Parted) -> nn.Module:
+    """The part that is given `pre_logits`: the classifier, or the head where nothing is known of it.
+
+    Args:
+        net: ours, or a wrapped one.
+    """
+    place, is_input = net.place("pre_logits")
+    return (
+        net.get_submodule(place) if is_input else net.get_submodule("head" if hasattr(net, "stages") else "")
+    )
+
+
 def part_of(module: nn.Module, path: str) -> nn.Module:
     """An inner part of any module by its path; see `Parted.part`."""
     parts = dict(module.named_modules())

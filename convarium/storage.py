@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -49,6 +50,11 @@ def write_text(path: Path, text: str) -> None:
     write(path, lambda temporary: temporary.write_bytes(text.encode("utf-8", "surrogateescape")))
 
 
+def is_model(name: str | Path) -> bool:
+    """Whether a name is that of a trained model's file, or of a run that holds one, and not that of a network."""
+    return str(name).endswith(".safetensors") or Path(name, "model.safetensors").is_file()
+
+
 def make_folder(path: Path) -> Path:
     """Make a folder and those above it.
 
@@ -63,6 +69,20 @@ def make_folder(path: Path) -> Path:
             "choose another place with --out"
         ) from error
     return path
+
+
+def sha256(path: str | Path) -> str:
+    """The SHA-256 of a file's content, 64 hexadecimal digits; empty where it cannot be read."""
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""
+
+
+def cache_folder() -> Path:
+    """Where is kept what can be made anew: $CONVARIUM_CACHE, or ~/.cache/convarium."""
+    return Path(os.environ.get("CONVARIUM_CACHE") or Path.home() / ".cache" / "convarium")
 
 
 def _disk_reason(error: BaseException) -> str | None:

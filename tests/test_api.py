@@ -239,7 +239,7 @@ def test_resuming_nothing_says_so(tmp_path):
     [
         ({"model": "resnet2"}, UnknownName, "did you mean"),
         ({"recipe": "scrach"}, UnknownName, "did you mean scratch"),
-        ({"augment": "lots"}, UnknownName, "light"),
+        ({"augment": "lots"}, ArgumentError, "light"),
         ({"fit": "stretch"}, ArgumentError, "squash"),
         ({"channels": 4}, ArgumentError, "1 \\(grey\\) or 3 \\(colour\\)"),
         ({"seed": -1}, ArgumentError, "seed = -1"),

@@ -20,6 +20,7 @@ from convarium.cli import (
     chart,
     choose,
     compare,
+    compare_runs,
     cost,
     demo,
     doctor,
@@ -39,7 +40,19 @@ from convarium.cli import (
 from convarium.cli import list as list_verb
 from convarium.errors import ConvariumError, Interrupted
 
-READERS = ("list", "show", "cost", "formula", "memory", "fit", "evaluate", "predict", "weights", "doctor")
+READERS = (
+    "list",
+    "show",
+    "cost",
+    "formula",
+    "memory",
+    "fit",
+    "evaluate",
+    "predict",
+    "weights",
+    "doctor",
+    "compare-runs",
+)
 """Verbs that only read: they end quietly when nobody reads their output any more, as Unix tools do."""
 
 app = typer.Typer(
@@ -67,6 +80,7 @@ app.command("split")(split.run)
 app.command("train")(train.run)
 app.command("resume")(train.go_on)
 app.command("evaluate")(evaluate.run)
+app.command("compare-runs")(compare_runs.run)
 app.command("predict")(predict.run)
 app.command("weights")(weights.run)
 app.command("doctor")(doctor.run)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import typer
 
@@ -11,14 +12,22 @@ def run(
     model: str = typer.Argument(help="The .safetensors file of a classifier, or the folder of a run."),
     data: str = typer.Argument(help="Folder of class folders, CSV file, or MNIST folder."),
     part: str = typer.Option(None, help="train, val, test or all; by default test, else val, else all."),
+    mirror: bool = typer.Option(
+        False, "--mirror", help="Look at each picture mirrored, too, and average; twice the time."
+    ),
+    answers: Path = typer.Option(
+        None, help="Write each picture's answer to this CSV file, for compare-runs."
+    ),
     as_json: bool = typer.Option(False, "--json", help="One JSON object."),
 ) -> None:
     """Measure top-1, top-5, each class and confusions, with 95 % intervals."""
     import sys
 
-    from convarium.classifier import evaluate
+    from convarium.evaluation import evaluate
 
-    judged = evaluate(model, data, part)
+    judged = evaluate(model, data, part, mirror=mirror)
+    if answers:
+        judged.write_answers(answers)
     for note in judged.notes:
         print(f"note: {note}", file=sys.stderr)
     for key, reason in judged.scored.damaged:
@@ -30,6 +39,10 @@ def run(
     if judged.top5:
         print(f"top-5  {judged.top5}")
     print(f"loss   {judged.loss:.4f} nats")
+    print(f"calibration error {judged.reliability.ece:.1%}")
+    if judged.relied_on:
+        coverage, risk = judged.relied_on
+        print(f"above the classifier's threshold: {coverage:.1%} of the pictures, {risk:.1%} of them wrong")
     print()
     width = max(5, *(len(score.name) for score in judged.classes))
     print(f"{'class':<{width}}  precision  recall      f1   count")

@@ -22,6 +22,9 @@ def run(
         help="Files, folders, patterns in quotes; - reads one picture, or names one a line, from standard input."
     ),
     top: int = typer.Option(5, help="Guesses a picture.", min=1),
+    mirror: bool = typer.Option(
+        False, "--mirror", help="Look at each picture mirrored, too, and average; twice the time."
+    ),
     as_json: bool = typer.Option(False, "--json", help="One JSON object a picture."),
     as_csv: bool = typer.Option(False, "--csv", help="A CSV table, one line a guess."),
 ) -> None:
@@ -33,6 +36,7 @@ def run(
         raise ArgumentError("--json and --csv were both given; choose one")
     sources = _sources(pictures)
     clf = load(model)
+    clf.mirror = mirror
     failed = False
     table = csv.writer(sys.stdout) if as_csv else None
     if table:
@@ -52,7 +56,8 @@ def run(
             print(f"{prediction.path or '-'}: cannot be read: {prediction.error}")
         else:
             said = ", ".join(f"{guess.name} {guess.probability:.1%}" for guess in prediction)
-            print(f"{prediction.path or '-'}: {said}")
+            doubt = "  (unsure: perhaps none of these)" if prediction.unsure or prediction.strange else ""
+            print(f"{prediction.path or '-'}: {said}{doubt}")
     if failed:
         raise typer.Exit(UNREADABLE)
 

@@ -149,11 +149,20 @@ def fingerprint(pictures: PictureSet | Iterable[Picture]) -> str:
     every = pictures.pictures if isinstance(pictures, PictureSet) else tuple(pictures)
     ordered = sorted(every, key=lambda picture: picture.key)
     total = hashlib.sha256()
-    with ThreadPoolExecutor() as pool:
-        for picture, (size, digest) in zip(ordered, pool.map(_content, ordered), strict=True):
-            line = f"{picture.key}\0{picture.label}\0{size}\0{digest}\n"
-            total.update(line.encode("utf-8", "backslashreplace"))
+    for picture, (size, digest) in zip(ordered, contents(ordered), strict=True):
+        line = f"{picture.key}\0{picture.label}\0{size}\0{digest}\n"
+        total.update(line.encode("utf-8", "backslashreplace"))
     return total.hexdigest()
+
+
+def contents(pictures: Sequence[Picture]) -> list[tuple[int, str]]:
+    """Size in bytes and SHA-256 of each picture's content, in the order given.
+
+    Raises:
+        DataError: a picture cannot be read.
+    """
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(_content, pictures))
 
 
 def _content(picture: Picture) -> tuple[int, str]:

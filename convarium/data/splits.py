@@ -47,6 +47,41 @@ def stratified(pictures: PictureSet, fraction: float, seed: int) -> tuple[Pictur
     return PictureSet(pictures.classes, rest), PictureSet(pictures.classes, out)
 
 
+def folds(pictures: PictureSet, count: int, seed: int) -> list[PictureSet]:
+    """Divide pictures into parts of the same size, each class in its share, every picture in one of them.
+
+    Args:
+        pictures: all with labels.
+        count: of parts.
+        seed: any whole number; which part a picture is in depends only on it and the keys of its class.
+
+    Returns:
+        The parts, each in the order that the pictures were in.
+
+    Raises:
+        ArgumentError: fewer than two parts.
+        DataError: a class has fewer pictures than there are parts.
+    """
+    if not isinstance(count, int) or count < 2:
+        raise ArgumentError(f"{count!r} folds; want a whole number of at least 2")
+    few = [name for name, number in zip(pictures.classes, pictures.counts, strict=True) if number < count]
+    if few:
+        raise DataError(
+            f"{len(few)} classes have fewer than {count} pictures ({', '.join(few[:5])}), so not every fold would have "
+            "some; take fewer folds, or add pictures"
+        )
+    place: dict[str, int] = {}
+    for label in range(len(pictures.classes)):
+        of_class = (picture.key for picture in pictures.pictures if picture.label == label)
+        for position, key in enumerate(sorted(of_class, key=lambda key: (rank(seed, key), key))):
+            # Classes begin at different parts, or the first would be the largest everywhere.
+            place[key] = (position + label) % count
+    return [
+        PictureSet(pictures.classes, tuple(p for p in pictures.pictures if place[p.key] == part))
+        for part in range(count)
+    ]
+
+
 def lonely(pictures: PictureSet) -> list[str]:
     """A note on each class with a single picture, which `stratified` cannot divide."""
     return [

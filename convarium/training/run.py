@@ -7,6 +7,8 @@ damaged.txt         pictures left out, with the reason
 state/              what a killed run goes on from
 model.safetensors   the classifier, once training is finished
 evaluation.json     how it fared on the held-out pictures
+answers.csv         what was said of each of them
+predictions.png     some of them, with what they are and what they were said to be
 report.html         the report
 """
 
@@ -60,6 +62,8 @@ class RunFolder:
         self.state = folder / "state" / "last.safetensors"
         self.model = folder / "model.safetensors"
         self.evaluation = folder / "evaluation.json"
+        self.answers = folder / "answers.csv"
+        self.grid = folder / "predictions.png"
         self.report = folder / "report.html"
 
     @contextmanager
@@ -113,7 +117,7 @@ class RunFolder:
                 f"{needed / 1e6:,.0f} MB; free some space, or choose another --out"
             )
         storage.make_folder(self.state.parent)
-        storage.write_text(self.config_file, tomli_w.dumps(_without_none(config)))
+        storage.write_text(self.config_file, tomli_w.dumps(without_none(config)))
 
     def must_be_new(self) -> None:
         """Refuse a folder in which something was trained already.
@@ -196,7 +200,8 @@ def _one_line(text: str) -> str:
     return text.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t")
 
 
-def _without_none(value: Any) -> Any:
+def without_none(value: Any) -> Any:
+    """A value as TOML can tell it: entries of mappings that are None are left out, tuples are lists."""
     if isinstance(value, dict):
-        return {k: _without_none(v) for k, v in value.items() if v is not None}
+        return {k: without_none(v) for k, v in value.items() if v is not None}
     return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,104 @@
+"""One sitting of a run: check the pictures, train from the beginning or the state, judge, write the report."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from convarium.data.folders import Data
+from convarium.data.preprocessing import Preprocessing
+from convarium.errors import DataError, Interrupted, RunError
+from convarium.judge.metrics import Metrics
+from convarium.sitting.finish import finish
+from convarium.sitting.frozen import head_first, learn_classifier
+from convarium.sitting.learn import learn, network
+from convarium.sitting.look import look
+from convarium.sitting.state import End, Sitting, Trained
+from convarium.training import checkpoint, signals
+from convarium.training.run import RunFolder
+from convarium.training.watch import Watch
+
+__all__ = ["End", "already", "sit"]
+
+
+def sit(folder: RunFolder, config: dict[str, Any], found: Data, watch: Watch, resume: bool) -> End:
+    """Train in a folder that this process holds, until the end or a signal.
+
+    Args:
+        folder: of the run.
+        config: what its config.toml says.
+        found: the data with parts "train" and "val", perhaps "test".
+        watch: told how it goes.
+        resume: go on from the state.
+
+    Returns:
+        The end of the run.
+
+    Raises:
+        UserError: anything that the user can mend.
+        Interrupted: stopped by a signal.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    now = Sitting(folder, config, found, watch, resume, device)
+    if list(found.classes) != config["classes"]:
+        raise DataError(f"{found.root} has other classes than when {folder.folder} began; start a new run")
+    with signals.listening() as stop:
+        try:
+            started = time.perf_counter()
+            look(now, stop)
+            now.times["checking pictures"] = time.perf_counter() - started
+            preprocessing = now.preprocessing(now.sets["train"].mean, now.sets["train"].std)
+            with _threads(now):
+                trained = _train(now, preprocessing, stop)
+                now.times["training"] = trained.progress.seconds
+                metrics = finish(now, trained, preprocessing)
+        except Interrupted as error:
+            raise Interrupted(f"{error}; {_how_to_go_on(folder)}", error.signal) from None
+        except (DataError, RunError) as error:
+            if not folder.state.exists() or resume:
+                raise
+            raise type(error)(f"{error}; when that is mended, {_how_to_go_on(folder)}") from error
+    return End(folder, metrics, trained.progress)
+
+
+def already(folder: RunFolder) -> End:
+    """The end of a run that is finished, as its files tell it; nothing is computed or written."""
+    try:
+        metrics = Metrics.from_dict(json.loads(folder.evaluation.read_text("utf-8")))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(
+            f"{folder.evaluation} cannot be read ({error}); remove it to have it made anew"
+        ) from error
+    return End(folder, metrics, checkpoint.progress(folder.state))
+
+
+def _how_to_go_on(folder: RunFolder) -> str:
+    return f"go on with: convarium resume {shlex.quote(str(folder.folder))}"
+
+
+def _train(now: Sitting, preprocessing: Preprocessing, stop: signals.Stop) -> Trained:
+    """By the recipe: all at once, the classifier alone, or the classifier first and then all."""
+    recipe = now.recipe
+    net = network(now, fresh=now.resume and recipe.backbone)
+    if not recipe.backbone:
+        return learn_classifier(now, net, preprocessing, stop)
+    if recipe.head and not now.resume:
+        head_first(now, net, preprocessing, stop)
+    return learn(now, net, preprocessing, stop)
+
+
+@contextmanager
+def _threads(now: Sitting) -> Iterator[None]:
+    """While inside, as many threads as the run began with: another number adds in another order."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(checkpoint.settings(now.folder.state)["threads"] if now.resume else before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

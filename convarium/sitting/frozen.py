@@ -1,0 +1,294 @@
+"""The classifier alone learns: each picture goes through the frozen network once, and its features are kept."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from convarium import storage
+from convarium.data.augment import SETS, Augment
+from convarium.data.loader import Batch, Checked, Loader
+from convarium.data.pictures import PictureSet, contents
+from convarium.data.preprocessing import Preprocessing
+from convarium.deploy import engine, kept
+from convarium.errors import ArgumentError
+from convarium.judge import scoring
+from convarium.judge.metrics import measure
+from convarium.judge.scoring import BATCH, Given, in_eval_mode
+from convarium.net import Net
+from convarium.sitting.learn import kept_way, setting_of, task_of
+from convarium.sitting.state import Sitting, Trained
+from convarium.training import loop, signals
+from convarium.training.precision import Precision
+from convarium.training.recipes import Recipe, recipe
+
+CHUNK = 1024
+"""Pictures after whose features they are written down."""
+
+
+def learn_classifier(now: Sitting, net: Net, preprocessing: Preprocessing, stop: signals.Stop) -> Trained:
+    """Train the classifier on features of pictures, and nothing else.
+
+    Args:
+        now: the sitting.
+        net: with the weights that stay; its classifier is trained in place.
+        preprocessing: of the pictures.
+        stop: looked at while features are computed and after each step.
+
+    Returns:
+        The network, and what it gives to the held-out pictures.
+
+    Raises:
+        ArgumentError: this network's classifier cannot be trained alone.
+    """
+    frozen = _Frozen(now, net, preprocessing, stop)
+    now.watch.note(
+        f"{now.config['architecture']['name']}, frozen, on {len(now.sets['train'].good):,} pictures of "
+        f"{len(now.found.classes)} classes, {len(now.sets['val'].good):,} held out; its classifier learns from kept "
+        f"features for {now.recipe.epochs} epochs"
+    )
+    features = {part: frozen.features(part) for part in now.sets}
+    way = kept_way(now, lambda: Precision(False, False, f"of the classifier; features: {frozen.how}"))
+    parts = _fitted(now, frozen.tail, features, now.recipe, way, stop)
+    frozen.tail.load_state_dict(loop.kept(parts).state_dict())
+    given = {part: _given(frozen.tail, features[part][0], now.device) for part in features}
+    return Trained(net, parts.progress, way, given, tuple(frozen.notes))
+
+
+def head_first(now: Sitting, net: Net, preprocessing: Preprocessing, stop: signals.Stop) -> None:
+    """Train the classifier on kept features before everything learns, so that no good weight is thrown about.
+
+    Args:
+        now: the sitting, at its beginning.
+        net: its classifier is trained in place.
+        preprocessing: of the pictures.
+        stop: looked at while features are computed and after each step.
+    """
+    frozen = _Frozen(now, net, preprocessing, stop)
+    features = {part: frozen.features(part) for part in ("train", "val")}
+    brief = replace(recipe("probe"), epochs=now.recipe.head, label_smoothing=now.recipe.label_smoothing)
+    began = time.perf_counter()
+    state = now.folder.state.with_name("classifier.safetensors")
+    way = Precision(False, False, "features are kept")
+    # Seconds long, and always done from its beginning: nothing of it is resumed.
+    task = task_of(now, frozen.tail, brief)
+    setting = replace(_setting(now, way, features, stop), state=state, watcher=_Silent())
+    parts = loop.fit(task, _Views(now, features["train"], brief), brief, setting)
+    frozen.tail.load_state_dict(loop.kept(parts).state_dict())
+    state.unlink(missing_ok=True)
+    top1 = parts.progress.history[-1]["val_top1"]
+    now.watch.note(
+        f"first the classifier alone, {brief.epochs} epochs on kept features in "
+        f"{time.perf_counter() - began:.1f} s: {top1:.1%} of the validation pictures"
+    )
+
+
+class _Frozen:
+    """A network in two: what stays, whose outputs are kept, and what learns."""
+
+    def __init__(self, now: Sitting, net: Net, preprocessing: Preprocessing, stop: signals.Stop) -> None:
+        self.now, self.preprocessing, self.stop = now, preprocessing, stop
+        self.trunk, self.tail = engine.trunk(net).eval(), engine.tail(net)
+        self.some = self._some()
+        with in_eval_mode(net), torch.inference_mode():
+            expected, found = net(self.some), self.tail(self.trunk(self.some))
+        if found.shape != expected.shape or not torch.allclose(found, expected, rtol=1e-3, atol=1e-4):
+            raise ArgumentError(
+                f"the classifier of {now.config['architecture']['name']} is not its last part, so it cannot be trained "
+                "alone; take the recipe finetune with --head 0, or scratch"
+            )
+        self.bf16 = now.config["precision"] != "fp32"
+        title = kept.identity(self.trunk, preprocessing.to_dict(), torch.__version__, self.bf16)
+        self.kept = kept.Kept(storage.cache_folder() / "features" / title)
+        self.engine: engine.Engine | None = None
+        self.notes: list[str] = []
+
+    @property
+    def how(self) -> str:
+        """How features were computed, in words."""
+        if self.engine is None:
+            return "all kept from before"
+        return (
+            f"{self.engine.name}, {1 / self.engine.seconds:,.0f} pictures/s; relative difference from plain float32 "
+            f"{self.engine.difference:.1e}"
+        )
+
+    def features(self, part: str) -> list[Tensor]:
+        """Features of a part's pictures; of training pictures also of their augmented views.
+
+        Args:
+            part: of the data.
+
+        Returns:
+            float32 (N, ...), one a view.
+        """
+        views = self.now.recipe.views if part == "train" else 1
+        return [self._view(part, view) for view in range(views)]
+
+    def _some(self) -> Tensor:
+        train = self.now.sets["train"]
+        few = _part_of(train, range(min(engine.FEW, len(train.good))))
+        loader = Loader(few.good, self.preprocessing, batch=engine.FEW, seed=0, prepared=few.prepared)
+        return self.preprocessing.normalise(next(loader.batches(0)).pictures.to(self.now.device))
+
+    def _view(self, part: str, view: int) -> Tensor:
+        checked = self.now.sets[part]
+        augment = SETS[self.now.config["augment"]] if view else None
+        names = self._names(checked.good, view, augment)
+        found = self.kept.find(names)
+        missing = [i for i, name in enumerate(names) if name not in found]
+        if missing:
+            self._compute(part, view, augment, missing, names, found)
+        return torch.from_numpy(np.stack([found[name] for name in names]))
+
+    def _names(self, pictures: PictureSet, view: int, augment: Augment | None) -> list[str]:
+        """By content; where chance comes in, by what rules it, too."""
+        digests = [digest for _, digest in contents(pictures.pictures)]
+        if not view:
+            return digests
+        ruled = kept.identity(
+            nn.Identity(), augment.to_dict() if augment else None, self.now.config["seed"], view
+        )
+        return [
+            f"{digest} {ruled} {picture.key}"
+            for digest, picture in zip(digests, pictures.pictures, strict=True)
+        ]
+
+    def _compute(
+        self,
+        part: str,
+        view: int,
+        augment: Augment | None,
+        missing: list[int],
+        names: Sequence[str],
+        found: dict[str, np.ndarray],
+    ) -> None:
+        """Fill in what is missing; what is done is kept from time to time, so that little is lost."""
+        few = _part_of(self.now.sets[part], missing)
+        if self.engine is None:
+            total = sum(len(checked.good) for checked in self.now.sets.values())
+            self.engine = engine.fastest(self.trunk, self.some, total * self.now.recipe.views, bf16=self.bf16)
+        loader = Loader(
+            few.good,
+            self.preprocessing,
+            batch=BATCH,
+            seed=self.now.config["seed"],
+            augment=augment,
+            workers=self.now.workers(few),
+            prepared=few.prepared,
+        )
+        fresh: dict[str, np.ndarray] = {}
+        what = f"features of {part} pictures" + (f", view {view + 1}" if view else "")
+        with self.now.watch.bar(what) as shown:
+
+            def pictures() -> Iterator[Tensor]:
+                for batch in loader.batches(view):
+                    self.stop.check("the features so far are kept")
+                    yield batch.pictures.to(self.now.device)
+
+            try:
+                rows = kept.rows_of(self.engine.run, pictures(), self.preprocessing.normalise)
+                for done, (place, row) in enumerate(zip(missing, rows, strict=True), start=1):
+                    fresh[names[place]] = row
+                    shown(done, len(missing))
+                    if len(fresh) == CHUNK:
+                        found |= fresh
+                        self._keep(fresh)
+                        fresh = {}
+            finally:
+                self._keep(fresh)
+        found |= fresh
+
+    def _keep(self, rows: dict[str, np.ndarray]) -> None:
+        why = self.kept.add(rows)
+        if why and why not in self.notes:
+            self.notes.append(why)
+            self.now.watch.note(f"note: features are not kept for the next time: {why}")
+
+
+class _Views:
+    """Batches of features for the loop, in the order in which pictures would come: each epoch has the next view."""
+
+    def __init__(self, now: Sitting, views: list[Tensor], how: Recipe) -> None:
+        train = now.sets["train"].good
+        self.views = views
+        self.loader = Loader(
+            train,
+            now.preprocessing(),
+            batch=min(how.batch, len(train)),
+            seed=now.config["seed"],
+            shuffle=True,
+            balance=how.balance == "sampling",
+        )
+        self.labels = torch.tensor([picture.label for picture in train.pictures])
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of one epoch."""
+        rows = self.views[epoch % len(self.views)]
+        for index in self.loader.order(epoch).split(self.loader.batch)[start:]:
+            yield Batch(rows[index], self.labels[index], index)
+
+
+class _Silent:
+    """A watcher that says nothing."""
+
+    def step(self, *args: object) -> None: ...
+
+    def epoch(self, *args: object) -> None: ...
+
+    def note(self, *args: object) -> None: ...
+
+
+def _fitted(
+    now: Sitting,
+    tail: nn.Module,
+    features: dict[str, list[Tensor]],
+    how: Recipe,
+    way: Precision,
+    stop: signals.Stop,
+) -> loop.Parts:
+    with now.watch.bar("training the classifier"):
+        return loop.fit(
+            task_of(now, tail, how),
+            _Views(now, features["train"], how),
+            how,
+            _setting(now, way, features, stop),
+            now.resume,
+        )
+
+
+def _setting(
+    now: Sitting, way: Precision, features: dict[str, list[Tensor]], stop: signals.Stop
+) -> loop.Setting:
+    val = now.sets["val"].good
+    labels = np.array([picture.label for picture in val.pictures])
+
+    def validate(network: nn.Module) -> dict[str, float]:
+        said = _given(network, features["val"][0], now.device).probabilities
+        judged = measure(said, labels, now.found.classes)
+        return {"val_loss": judged.loss, "val_top1": judged.top1.value}
+
+    return setting_of(now, way, _unchanged, validate, stop)
+
+
+def _unchanged(features: Tensor) -> Tensor:
+    return features
+
+
+def _given(tail: nn.Module, features: Tensor, device: torch.device) -> Given:
+    return scoring.joined(scoring.given(tail, tail, features.split(BATCH), _unchanged, device))
+
+
+def _part_of(checked: Checked, positions: Sequence[int]) -> Checked:
+    """Some pictures of a set, with what is prepared of them."""
+    good = PictureSet(checked.good.classes, tuple(checked.good.pictures[i] for i in positions))
+    prepared = None if checked.prepared is None else checked.prepared[torch.as_tensor(list(positions))]
+    return replace(checked, good=good, prepared=prepared)
