@@ -149,6 +149,28 @@ def test_a_trained_model_stands_beside_networks(tmp_path):
     assert row["top1"] is None and "% of" in row["own_accuracy"]
 
 
+def test_weights_in_half_the_bytes_take_half_the_memory():
+    ways = [budget.Way(threads=1, dtype=dtype) for dtype in ("fp32", "bf16", "bf16-weights")]
+    whole, autocast, half = (side_by_side.compare(["lenet5"], way=way, seconds=0.1)[0] for way in ways)
+    assert half.memory < 0.6 * whole.memory < whole.memory < autocast.memory
+    assert half.latency.dtype == "bf16-weights" and half.latency.p50 > 0
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"way": budget.Way(dtype="fp16")}, "dtype 'fp16'; it must be one of fp32, bf16, bf16-weights"),
+        ({"way": budget.Way(batch=0)}, "a batch of 0"),
+        ({"way": budget.Way(device="tpu")}, "device 'tpu'"),
+        ({"seconds": 0.0}, "seconds = 0.0"),
+    ],
+)
+def test_settings_of_a_comparison_are_refused_before_a_network_is_built(monkeypatch, asked, said):
+    monkeypatch.setattr(side_by_side, "_entry", lambda name: pytest.fail("a network was looked for"))
+    with pytest.raises(ArgumentError, match=said):
+        side_by_side.compare(["lenet5"], **asked)
+
+
 @pytest.mark.parametrize("names", [[], ["lenet5", "lenet5"]])
 def test_side_by_side_wants_different_names(names):
     with pytest.raises(ArgumentError, match="none twice"):

@@ -10,8 +10,10 @@ import pytest
 import torchvision
 import typer
 from PIL import Image
+from torch import Tensor, nn
 
 from convarium.cli import chart
+from convarium.costs.cost import cost
 from convarium.errors import ArgumentError, RunError, UnknownName, UserError
 from convarium.models import names, variant
 
@@ -84,6 +86,12 @@ def test_a_printed_table_is_not_mixed_with_the_pictures_name(draw):
         (["layers"], ArgumentError, "layers takes one network, but got none"),
         (["layers", "vgg16", "vgg11"], ArgumentError, "layers takes one network, but got vgg16, vgg11"),
         (["field"], ArgumentError, "field takes at least one network"),
+        (
+            ["field", "vgg11", "torchvision:swin_t"],
+            ArgumentError,
+            r"torchvision:swin_t: the receptive field of its last plane is not known, nor that of 39 of its 40 layers "
+            r"\(features.1.0.attn, .* and 36 more\): it is not followed through view in net.features.1.1.attn",
+        ),
     ],
 )  # fmt: skip
 def test_a_mistake_is_told_before_anything_is_written(draw, tmp_path, arguments, kind, message):
@@ -225,6 +233,24 @@ def test_a_gate_does_not_end_the_growth_of_a_field(draw):
 def test_attention_sees_the_whole_picture(draw):
     out, _ = draw("field", "vit_tiny_16", "--csv", "-", "-o", "f.svg")
     assert [row["field_rows_px"] for row in rows(out)][:2] == ["16", ""]
+
+
+def test_layers_without_a_field_are_left_out_and_named(monkeypatch):
+    class Positions(nn.Module):
+        """A convolution beside one of a constant, as that of positions."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 1)
+            self.last = nn.Conv2d(4, 4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.last(self.first(x) + self.second(x.new_zeros(4, 6, 6)))
+
+    monkeypatch.setattr(chart, "_cost", lambda name, size: cost(Positions(), (3, 8, 8)))
+    found, footer = chart._depths(["positions"], None)
+    assert [row.path for row in found] == ["first", "last"]
+    assert footer.endswith("Left out, no field is known: second of positions.")
 
 
 def test_the_size_of_the_picture_changes_the_operations(draw):

@@ -38,15 +38,17 @@ LENET5 = """\
 lenet5  (lenet, 1998)
 LeCun et al., Gradient-Based Learning Applied to Document Recognition, 1998, section II.B, in today's form
 input 1 x 1 x 28 x 28, float32
+
+               output  parameters     MACs    FLOPs  activations  field
+Net                10      61,706  416,520  833,040       14,602  whole
+├─ stages  16 x 5 x 5       2,572  357,600  715,200       14,184  16 /4
+└─ head            10      59,134   58,920  117,840          418  whole
+
 1 MAC = one multiply and one add; FLOPs = 2 x MACs; convolutions, linears, attention products
 
-               output  parameters     MACs  activations  field
-Net                10      61,706  416,520       14,602  whole
-├─ stages  16 x 5 x 5       2,572  357,600       14,184  16 /4
-└─ head            10      59,134   58,920          418  whole
-
 parameters   61,706, 247 kB
-MACs         416,520, 833,040 FLOPs
+MACs         416,520
+FLOPs        833,040
 activations  14,602 numbers written, 58.4 kB
 intensity    2.3 FLOPs a byte, leaf after leaf
 field        one output of the last plane sees 16 pixels, its neighbour 4 on, the first from -2
@@ -90,6 +92,27 @@ def test_one_json_object_a_csv_and_a_markdown_table():
     assert count("lenet5", "--format", "markdown").startswith("| part | output | params |")
 
 
+def test_pictures_that_are_no_squares():
+    lines = count("resnet18", "--size", "64x96", "--depth", "0").splitlines()
+    assert "input 1 x 3 x 64 x 96, float32" in lines and not any("stated" in line for line in lines)
+
+
+def test_a_depth_holds_for_csv_and_json_too():
+    rows = list(csv.DictReader(io.StringIO(count("lenet5", "--format", "csv", "--depth", "1"))))
+    assert [row["path"] for row in rows] == ["", "stem", "stages", "head"]
+    parts = json.loads(count("lenet5", "--format", "json", "--depth", "0"))["parts"]
+    assert [part["path"] for part in parts] == [""]
+    assert len(count("lenet5", "--json", "--depth", "1").splitlines()) == 5
+
+
+def test_a_wrapper_is_no_level():
+    tree = count("torchvision:resnet18", "--depth", "1").partition("\n\n")[2]
+    assert "net  ResNet" in tree and "├─ layer1" in tree and "layer1.0" not in tree
+    rows = csv.DictReader(io.StringIO(count("torchvision:resnet18", "--format", "csv", "--depth", "1")))
+    assert {"", "net", "net.layer1", "net.fc"} <= (paths := {row["path"] for row in rows})
+    assert "net.layer1.0" not in paths
+
+
 def test_networks_of_other_libraries():
     text = count("torchvision:resnet18", "--depth", "1")
     assert "1,814,073,344" in text and "stated       1.81 GMACs, the same" in text
@@ -102,6 +125,11 @@ def test_networks_of_other_libraries():
         (("lenet5", "--by", "layer"), "no level is called 'layer'"),
         (("lenet5", "--format", "xml"), "no format is called 'xml'"),
         (("lenet5", "--dtype", "int8"), "no number type is called 'int8'"),
+        (("lenet5", "--depth", "1", "--by", "stage"), "--depth opens the tree, CSV and JSON"),
+        (("lenet5", "--depth", "1", "--format", "markdown"), "--depth opens the tree, CSV and JSON"),
+        (("lenet5", "--size", "28x"), "--size 28x; it must be a side in pixels as 224, or HEIGHTxWIDTH"),
+        (("lenet5", "--size", "0"), "--size 0; it must be"),
+        (("lenet5", "--size", "28x40"), "1x1x28x40, in part head.fc1: it is given 640 features"),
     ],
 )
 def test_what_cannot_be_counted_is_told(arguments, said):
@@ -174,6 +202,24 @@ def test_layers_in_turn():
     assert "size after layer 2" in said and "= 5 pixels" in said and "layer 3" not in said
 
 
+@pytest.mark.parametrize(
+    ("arguments", "size", "jump", "start"),
+    [
+        ("--kernel 3,3 --stride 1,1", 5, 1, -2),  # as the help says it
+        ("--kernel 3,3,3", 7, 1, -3),
+        ("--kernel 3 --stride 1,2,1 --padding 0,0,0", 9, 2, 0),
+        ("--kernel 3,3 --dilation 2", 9, 1, -4),
+        ("--stride 1", 13, 1, -6),
+        ("", 27, 4, -13),
+    ],
+)
+def test_what_is_not_said_of_layers_is_usual(arguments, size, jump, start):
+    last = [
+        json.loads(line)["value"] for line in work("field", *arguments.split(), "--json").splitlines()[-3:]
+    ]
+    assert last == [size, jump, start]
+
+
 def test_results_as_json():
     (line,) = map(json.loads, work("dense", "--layers", "6", "--json").splitlines())
     assert line["value"] == 21 and line["numbers"] == "6 x (6 + 1) / 2"
@@ -193,7 +239,8 @@ def test_a_last_window_behind_the_picture_is_left_out():
         ("conv --kernel a", "--kernel a; it must be one or two sides"),
         ("conv --groups 2", "groups = 2; it must divide"),
         ("conv --size 3 --padding 0", "does not fit into 3 pixels"),
-        ("field --kernel 3,3 --stride 1,1,1", "there are 2 kernels"),
+        ("field --kernel 3,3 --stride 1,1,1", "2 for kernel, 3 for stride: give as many"),
+        ("field --kernel 3 --stride 1,1 --padding 1,1,1", "2 for stride, 3 for padding: give as many"),
         ("stack --kernel 4", "only an odd one"),
         ("--kernel 3", "which formula"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -9,7 +10,7 @@ import typer
 from typer.testing import CliRunner
 
 from convarium.cli import draw
-from convarium.errors import ArgumentError, UnknownName
+from convarium.errors import ArgumentError, CheckpointError, RunError, UnknownName
 
 app = typer.Typer()
 app.command()(draw.run)
@@ -81,9 +82,24 @@ def test_the_ending_chooses_the_format(drawn, tmp_path, file, start):
         (["lenet6"], UnknownName, "did you mean lenet5"),
         (["lenet5", "--diff", "lenet6"], UnknownName, "did you mean lenet5"),
         (["lenet5", "-o", "no/such/folder/x.svg"], ArgumentError, "no/such/folder"),
+        (["lenet5", "-o", "."], ArgumentError, ". is a folder; give the name of a file in it"),
+        (["./lenet5"], CheckpointError, "there is no file or folder ./lenet5"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(drawn, tmp_path, arguments, error, said):
     with pytest.raises(error, match=said.replace(".", r"\.")):
         drawn(*arguments)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("file", ["x.svg", "x.png", "x.pdf"])
+def test_a_place_that_cannot_be_written_is_told_and_what_was_there_stays(drawn, tmp_path, monkeypatch, file):
+    (tmp_path / file).write_text("earlier")
+
+    def refused(self: Path, content: bytes) -> None:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "write_bytes", refused)
+    with pytest.raises(RunError, match=f"cannot write {file}: no permission to write there"):
+        drawn("lenet5", "-o", file)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(file, "earlier")]

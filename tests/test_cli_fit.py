@@ -145,3 +145,13 @@ def test_a_card_that_is_not_there_needs_a_size(monkeypatch):
 
 def test_what_a_card_holds_besides_is_named(said):
     assert "partial: workspaces of cuDNN" in said("fit", *SMALL, "--memory", "64M", "--device", "cuda")
+
+
+def test_inference_can_be_asked_for_by_name(said):
+    assert said("memory", *SMALL, "--inference") == said("memory", *SMALL)
+
+
+@pytest.mark.parametrize("verb", [("memory", "--batch", "2"), ("fit", "--memory", "1G", "--inference")])
+def test_pictures_that_are_no_squares(said, verb):
+    name, *options = verb
+    assert said(name, "resnet20", *options, "--size", "32x48").startswith("resnet20, 3 x 32 x 48, inference")

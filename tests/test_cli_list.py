@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import json
-import sys
 
 import pytest
 
-from convarium.cli import main
 from convarium.models import names, variant
 from convarium.models.published import available
 
 
 @pytest.fixture
-def listed(capfd, monkeypatch):
+def listed(convarium):
     """Status, lines of standard output and standard error of `convarium list` in this process."""
 
     def run(*arguments: str) -> tuple[int, list[str], str]:
-        monkeypatch.setattr(sys, "argv", ["convarium", "list", *arguments])
-        status = 0
-        try:
-            main()
-        except SystemExit as end:
-            status = int(end.code or 0)
-        said = capfd.readouterr()
-        return status, said.out.splitlines(), said.err
+        status, said, told = convarium("list", *arguments)
+        return status, said.splitlines(), told
 
     return run
 
@@ -149,20 +142,9 @@ def test_rows_without_published_macs_are_told_of_when_sorting_by_them(listed):
 
 
 @pytest.fixture
-def shown(capfd, monkeypatch):
-    """Status, standard output and standard error of `convarium show` in this process."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["convarium", "show", *arguments])
-        status = 0
-        try:
-            main()
-        except SystemExit as end:
-            status = int(end.code or 0)
-        said = capfd.readouterr()
-        return status, said.out, said.err
-
-    return run
+def shown(convarium):
+    """`convarium show` in this process."""
+    return functools.partial(convarium, "show")
 
 
 def test_the_width_of_clips_common_space_is_no_number_of_classes(shown):
@@ -172,11 +154,29 @@ def test_the_width_of_clips_common_space_is_no_number_of_classes(shown):
 
 
 @pytest.mark.parametrize("path", ["missing/path", "missing.safetensors", "./resnet50"])
-def test_a_path_that_is_not_there_is_told_as_one(shown, path):
-    status, _, said = shown(path)
+@pytest.mark.parametrize("verb", ["show", "cost", "memory", "fit", "draw", "bench", "compare"])
+def test_a_path_that_is_not_there_is_told_as_one(convarium, verb, path):
+    status, _, said = convarium(verb, path)
     assert status == 2 and f"there is no file or folder {path}" in said and "called" not in said
 
 
 def test_a_folder_that_is_no_run_is_told_as_one(shown, tmp_path):
     status, _, said = shown(str(tmp_path))
     assert status == 2 and "holds no trained model" in said.replace("\n", " ")
+
+
+def test_show_takes_pictures_that_are_no_squares(shown):
+    said = shown("resnet18", "--size", "64x96", "--depth", "1")[1]
+    assert "input 3 x 64 x 96, 1000 classes" in said and "512 x 2 x 3" in said
+
+
+def test_operations_are_whole_numbers(shown):
+    whole, *parts = map(json.loads, shown("resnet18", "--size", "64x96", "--json")[1].splitlines())
+    assert whole["input"] == [3, 64, 96] and isinstance(whole["published"]["macs"], int)
+    assert all(isinstance(part["macs"], int) for part in parts)
+
+
+def test_show_with_costs_has_flops_and_the_rule(shown):
+    said = shown("lenet5", "--cost", "--depth", "0")[1]
+    assert "833,040" in said and "FLOPs = 2 x MACs" in said
+    assert "FLOPs" not in shown("lenet5")[1]

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from convarium.costs import candidate as candidate_module
 from convarium.costs.candidate import Candidate
-from convarium.costs.latency import Latency, Race, measure
+from convarium.costs.latency import Latency, Race, keep, measure
+from convarium.costs.records import Records
 from convarium.errors import ArgumentError
 
 PICTURE = (3, 8, 8)
@@ -266,3 +267,10 @@ def test_cuda_is_measured_on_a_copy():
     (found,) = measure([Candidate("small", net, PICTURE, device="cuda")], seconds=0.2)
     assert found.status != "unavailable" and found.device == "cuda:0"
     assert {p.device.type for p in net.parameters()} == {"cpu"}
+
+
+def test_what_was_measured_is_kept_and_what_could_not_be_is_not(tmp_path):
+    good, bad = Candidate("good", Small(), PICTURE), Candidate("bad", Broken(RuntimeError("no")), PICTURE)
+    records = Records(tmp_path / "records.jsonl")
+    assert keep(measure([good, bad], seconds=0.05), records) == 1
+    assert [row["title"] for row in records.find("latency")] == ["good"]

@@ -255,6 +255,8 @@ def test_the_search_ends_where_nothing_grows(monkeypatch):
         ({"optimizer": "lion"}, "none, sgd, momentum, adamw"),
         ({"device": "tpu"}, "cpu, cuda"),
         ({"batch": 0}, "1 or more"),
+        ({"batch": "4"}, "batch = '4'; it must be a whole number"),
+        ({"batch": 2.0}, "1 or more"),
     ],
 )
 def test_what_is_not_there_is_refused(how, said):
@@ -307,3 +309,14 @@ def test_what_goes_wrong_in_the_child_is_told(status, said, told, monkeypatch):
     monkeypatch.setattr(subprocess, "run", lambda *given, **how: ended)
     with pytest.raises(MeasurementFailed, match=told):
         measure(nn.Linear(3, 3), (1, 4, 4))
+
+
+def test_nothing_that_learns_is_told():
+    with pytest.raises(ArgumentError, match="nothing of Layers learns: all its parameters are frozen"):
+        memory(Layers().requires_grad_(False), PICTURE, training=True)
+
+
+def test_weights_that_were_converted_take_pictures_of_their_type():
+    whole, half = memory(Layers(), PICTURE), memory(Layers().to(torch.bfloat16), PICTURE)
+    assert 2 * half.parts["parameters"] == whole.parts["parameters"]
+    assert whole.parts["input"] - half.parts["input"] == 10 * FLOAT // 2

@@ -230,10 +230,15 @@ def test_the_network_is_left_as_it_was(features, device):
 
 def test_dtype_is_of_this_pass_only():
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 2))
-    seen = []
-    net[3].register_forward_pre_hook(lambda module, args: seen.append((args[0].dtype, module.weight.dtype)))
-    assert macs(net, (1, 3, 8, 8), dtype=torch.bfloat16) == macs(net, (1, 3, 8, 8))
-    assert seen == [(torch.bfloat16,) * 2, (torch.float32,) * 2]
+    expected = torch.bfloat16
+
+    def look(module: nn.Module, args: tuple[Tensor]) -> None:
+        assert args[0].dtype is module.weight.dtype is expected
+
+    net[3].register_forward_pre_hook(look)
+    half = macs(net, (1, 3, 8, 8), dtype=torch.bfloat16)
+    expected = torch.float32
+    assert macs(net, (1, 3, 8, 8)) == half
     assert {p.dtype for p in net.parameters()} == {torch.float32}
 
 

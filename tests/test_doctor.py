@@ -14,7 +14,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from convarium.classifier import Classifier
-from convarium.cli import main
 from convarium.data.preprocessing import Preprocessing
 from convarium.errors import CheckpointError, UnknownName
 from convarium.models import alike, create, names, registry, torchscript, variant
@@ -33,23 +32,6 @@ REAL = {
     "cifar10_resnet56.safetensors": ("resnet56", "akamaster/pytorch_resnet_cifar10", 10, 853_018),
     "resnet20-12fca82f.th": ("resnet20", "akamaster/pytorch_resnet_cifar10", 10, 269_722),
 }
-
-
-@pytest.fixture
-def convarium(capfd, monkeypatch):
-    """The command line in this process: status, standard output, standard error."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["convarium", *map(str, arguments)])
-        status = 0
-        try:
-            main()
-        except SystemExit as end:
-            status = int(end.code or 0)
-        said = capfd.readouterr()
-        return status, said.out, said.err
-
-    return run
 
 
 @pytest.mark.parametrize("file", REAL)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import sys
 import tarfile
 
 import pytest
@@ -13,28 +12,10 @@ from safetensors.torch import load_file, save_file
 
 from convarium import packing
 from convarium.classifier import Classifier, load
-from convarium.cli import main
 from convarium.data.preprocessing import Preprocessing
 from convarium.errors import ArgumentError, CheckpointError, DataError, UnknownName, WeightsMismatch
 from convarium.models import create, download
 from convarium.packing import pack, read_classes, unique
-
-
-@pytest.fixture
-def convarium(capfd, monkeypatch):
-    """The command line in this process: status, standard output, standard error."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["convarium", *map(str, arguments)])
-        status = 0
-        try:
-            main()
-        except SystemExit as end:
-            status = int(end.code or 0)
-        said = capfd.readouterr()
-        return status, said.out, said.err
-
-    return run
 
 
 @pytest.fixture

@@ -43,3 +43,11 @@ def test_a_folder_that_cannot_be_made_says_so(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match="a file stands where a folder is needed|cannot make the folder"):
         storage.make_folder(tmp_path / "file" / "below")
+
+
+def test_models_are_files_and_runs_that_hold_one(tmp_path):
+    (tmp_path / "model.safetensors").touch()
+    (tmp_path / "empty").mkdir()
+    assert storage.is_model(tmp_path) and storage.is_model(str(tmp_path))
+    assert storage.is_model("not/there/yet.safetensors")  # whoever opens it says what is wrong
+    assert not any(map(storage.is_model, ("resnet18", "timm:resnet18", tmp_path / "empty", "weights.pth")))

@@ -5,19 +5,20 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
 
+from convarium import storage
 from convarium.choosing import candidates
 from convarium.choosing.budget import Way
 from convarium.classifier import load
+from convarium.costs.candidate import NUMBERS, WEIGHTS, Candidate, check
 from convarium.costs.choose import pareto
 from convarium.costs.cost import Cost, cost
-from convarium.costs.latency import Candidate, Latency, measure
+from convarium.costs.latency import Latency, keep, measure
 from convarium.costs.machine import cores
 from convarium.costs.memory import memory
 from convarium.costs.records import Records
@@ -111,6 +112,9 @@ def compare(
     """
     if not names or len(set(names)) < len(names):
         raise ArgumentError(f"{len(names)} names; give at least one, and none twice")
+    check(way.batch, way.threads, way.dtype, way.device)
+    if not 0 < seconds < math.inf:
+        raise ArgumentError(f"seconds = {seconds}; it must be above 0")
     threads = way.threads or cores()
     entries = [_entry(name) for name in names]
     on_progress("counting")
@@ -118,7 +122,10 @@ def compare(
     for entry in entries:
         empty = entry.build(True)
         costs.append(cost(empty, entry.picture))
-        peaks.append(memory(empty, entry.picture, batch=way.batch, dtype=_DTYPES[way.dtype]).peak)
+        computed, held = NUMBERS[way.dtype], WEIGHTS[way.dtype]
+        # Autocast is for weights in float32; converted ones are computed with as they are.
+        dtype = computed if held is torch.float32 else "float32"
+        peaks.append(memory(empty.to(held), entry.picture, batch=way.batch, dtype=dtype).peak)
     built = [
         Candidate(
             title=entry.title,
@@ -137,9 +144,8 @@ def compare(
         on_progress(f"measuring {title}: {done} of {count} done, {time.perf_counter() - began:.0f} s")
 
     timed = measure(built, seconds=seconds, on_progress=tell)
-    for latency in timed:
-        if records and latency.status != "unavailable":
-            records.append("latency", latency.to_dict())
+    if records:
+        keep(timed, records)
     rows = [
         Row(e.title, e.weights, e.top1, e.own, e.picture[1], c, p, latency)
         for e, c, p, latency in zip(entries, costs, peaks, timed, strict=True)
@@ -147,18 +153,15 @@ def compare(
     return _marked(rows)
 
 
-_DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
-
-
 def _marked(rows: list[Row]) -> list[Row]:
     """The rows, those on the front of time and accuracy marked."""
     known = [i for i, row in enumerate(rows) if row.top1 is not None and not math.isnan(row.latency.p50)]
     best = {known[i] for i in pareto([(rows[i].latency.p50, -float(rows[i].top1 or 0)) for i in known])}
-    return [Row(**{**vars(row), "front": i in best}) for i, row in enumerate(rows)]
+    return [replace(row, front=i in best) for i, row in enumerate(rows)]
 
 
 def _entry(name: str) -> _Entry:
-    if name.endswith(".safetensors") or Path(name, "model.safetensors").is_file():
+    if storage.is_model(name):
         clf = load(name, device="cpu")
         net = clf.net
         architecture = net.architecture
@@ -170,15 +173,14 @@ def _entry(name: str) -> _Entry:
         )
     source = candidates.best(name)
     if source:
-        option = source.option
-        size, arguments = option.size, dict(source.arguments)
+        option, arguments = source.option, source.arguments
+        weights, top1, channels, size = option.weights, option.top1, 3, option.size
     else:
-        option, size, arguments = None, front.variant(name).size, {}
+        row = front.variant(name)
+        weights, top1, channels, size, arguments = "", None, row.in_channels, row.size, {}
 
     def build(meta: bool) -> nn.Module:
         with torch.random.fork_rng(devices=[]), torch.device("meta" if meta else "cpu"):
             return front.create(name, size=size, **arguments).eval()
 
-    channels = 3 if option else front.variant(name).in_channels
-    weights, top1 = (option.weights, option.top1) if option else ("", None)
     return _Entry(name, weights, top1, "", (channels, size, size), build)

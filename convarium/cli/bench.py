@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import typer
 
+from convarium.cli.columns import brief, columns
+
 if TYPE_CHECKING:
     from convarium.costs.latency import Candidate, Latency
     from convarium.costs.peaks import Peak, Roofline
@@ -68,7 +70,7 @@ def run(
     Networks are in evaluation mode; new ones have random weights, and pictures are noise. p50 is a median; a line is
     settled when its 95 % interval reaches at most 3 % to either side, and marked where it does not.
     """
-    from convarium.costs.latency import Race
+    from convarium.costs.latency import Race, keep
     from convarium.costs.records import Records
 
     candidates = _candidates(networks, batch, threads, dtype, device, size, channels_last)
@@ -85,7 +87,7 @@ def run(
         stopped = True
         _say("stopped; this is what was measured so far")
     new = race.results()
-    kept = [r.status != "unavailable" and records.append("latency", r.to_dict()) for r in new]
+    kept = keep(new, records)
     fresh = iter(new)
     lines = []
     for old, asked in zip(earlier, works, strict=True):
@@ -101,8 +103,8 @@ def run(
         print(text, file=sys.stderr if as_json else sys.stdout)
     if not stopped and any(line.latency.status == "unsettled" for line in lines):
         _say("unsettled: times did not hold still; measure on a quieter machine or with more --seconds")
-    if any(kept):
-        _say(f"{sum(kept)} of {len(new)} measurements are kept in {records.file}")
+    if kept:
+        _say(f"{kept} of {len(new)} measurements are kept in {records.file}")
     for text in records.notes:
         _say(text)
     if stopped or not any(line.latency.runs for line in lines):
@@ -111,13 +113,16 @@ def run(
 
 def work(candidate: Candidate) -> Work:
     """What one batch of a candidate asks, by the counters of `convarium.cost`."""
+    from convarium.costs.candidate import NUMBERS
     from convarium.costs.cost import cost
 
-    number = "float32" if candidate.dtype == "fp32" else "bfloat16"
-    found = cost(candidate.net, candidate.picture, batch=candidate.batch, dtype=number)
+    found = cost(candidate.net, candidate.picture, batch=candidate.batch, dtype=NUMBERS[candidate.dtype])
     whole, parts = found.rows[0], [row for row in found.rows if row.leaf]
     largest = max((row.moved - row.params * row.itemsize for row in parts), default=0)
-    return Work(found.flops, whole.moved, whole.params * whole.itemsize + max(largest, 0))
+    flops = (
+        found.flops if found.status == "complete" else None
+    )  # not all of them would be no rate of the machine
+    return Work(flops, whole.moved, whole.params * whole.itemsize + max(largest, 0))
 
 
 def verdicts(lines: Sequence[Line]) -> list[str]:
@@ -138,7 +143,7 @@ def _fastest(group: Sequence[Line]) -> str:
         text = f"no fastest is shown; the intervals do not tell {first.title} from {', '.join(rivals)}"
     else:
         text = (
-            f"{first.title} is the fastest, {_three(first.p50)} ms against {_three(others[0].p50)} ms of "
+            f"{first.title} is the fastest, {brief(first.p50)} ms against {brief(others[0].p50)} ms of "
             f"{others[0].title}; the intervals do not overlap"
         )
     if any(line.age is not None for line in group):
@@ -301,10 +306,7 @@ def _print(lines: Sequence[Line]) -> None:
         print(f"{dtype}: {DTYPES[dtype]}")
     print()
     heads = ["network", *varied, "p50 ms", "p95 ms", "img/s", "ratio", "GFLOP/s", "of peak", ""]
-    table = [heads, *(_row(line, lines[0], varied) for line in lines)]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for name, *cells, remark in table:
-        print("  ".join((name.ljust(widths[0]), *map(str.rjust, cells, widths[1:-1]), remark)).rstrip())
+    print(columns([heads, *(_row(line, lines[0], varied) for line in lines)]))
     print()
     print(
         "ratio: images a second against the first line; of peak: of the FLOP/s measured here, 1 MAC = 2 FLOPs"
@@ -324,8 +326,8 @@ def _row(line: Line, first: Line, varied: Sequence[str]) -> list[str]:
     return [
         latency.title,
         *(str(getattr(latency, name)) for name in varied),
-        *map(_three, (latency.p50, latency.p95, latency.images_per_second, _ratio(line, first))),
-        _three(near.achieved / 1e9) if near else "",
+        *map(brief, (latency.p50, latency.p95, latency.images_per_second, _ratio(line, first))),
+        brief(near.achieved / 1e9) if near else "",
         f"{near.share:.0%}" if near else "",
         "; ".join(remarks),
     ]
@@ -339,13 +341,6 @@ def _sure(line: Line) -> bool:
     if top is None or near is None or asked.flops is None or any(map(math.isnan, ends)):
         return False
     return all(roofline(asked.flops, asked.moved, end / 1000, top).verdict == near.verdict for end in ends)
-
-
-def _three(number: float) -> str:
-    """Three figures; nothing for what is not a number."""
-    if math.isnan(number):
-        return ""
-    return f"{number:.3g}" if abs(number) < 1000 else f"{number:,.0f}"
 
 
 def _say(text: str) -> None:

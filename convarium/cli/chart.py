@@ -12,6 +12,7 @@ import typer
 
 if TYPE_CHECKING:
     from convarium.costs.cost import Cost, Part
+    from convarium.costs.field import Field
     from convarium.draw.plot_accuracy import Point
     from convarium.draw.plot_layers import Depth, Layer
     from convarium.models.published import Published
@@ -326,16 +327,24 @@ def _plane(part: Part) -> bool:
 
 def _depths(names: Sequence[str], size: int | None) -> tuple[list[Depth], str]:
     """The receptive fields of the layers that give planes or tokens, network by network."""
+    from convarium.costs.fold import several
     from convarium.draw.plot_layers import Depth
     from convarium.errors import ArgumentError
 
     rows: list[Depth] = []
+    left_out: list[str] = []
     for name in dict.fromkeys(names):
         cost = _cost(name, size)
+        layers = [(part, macs) for part, _, macs in _own(cost.rows) if (macs or part.leaf) and _plane(part)]
+        unknown = [_path(part) for part, macs in layers if macs and _field(part) is None]
+        if _field_of_last(cost) is None:
+            raise ArgumentError(_no_field(name, cost, unknown, sum(bool(macs) for _, macs in layers)))
+        if unknown:
+            left_out.append(f"left out, no field is known: {several(unknown)} of {name}.")
         planes = [
-            (_path(part), _kind(part), part.fields.without_gates, bool(macs) or not part.leaf)
-            for part, _, macs in _own(cost.rows)
-            if (macs or part.leaf) and part.fields and part.fields.without_gates and _plane(part)
+            (_path(part), _kind(part), field, bool(macs) or not part.leaf)
+            for part, macs in layers
+            if (field := _field(part)) is not None
         ]
         last = max((place for place, plane in enumerate(planes) if plane[3]), default=-1)
         seen = [plane[:3] for plane in planes if plane[3]]
@@ -348,11 +357,32 @@ def _depths(names: Sequence[str], size: int | None) -> tuple[list[Depth], str]:
             Depth(name, number, path, kind, *field.size, max(cost.picture[1:]))
             for number, (path, kind, field) in enumerate(seen, start=1)
         ]
-        if not found:
-            raise ArgumentError(f"{name} has no layer whose receptive field is known")
         rows += found
-    return rows, (
-        "Padding included; the largest field up to each layer. Gates that are pooled over the whole plane "
-        "(squeeze-and-excitation) are left out: the field of the convolutions alone. all: the whole picture, whatever "
-        "its size. The last point is the last plane before the classifier."
+    return rows, " ".join(
+        (
+            "Padding included; the largest field up to each layer. Gates that are pooled over the whole plane "
+            "(squeeze-and-excitation) are left out: the field of the convolutions alone. all: the whole picture, "
+            "whatever its size. The last point is the last plane before the classifier.",
+            *(text[0].upper() + text[1:] for text in left_out),
+        )
     )
+
+
+def _field(part: Part) -> Field | None:
+    """What a layer sees, gates left out; None where it is not known."""
+    return part.fields.without_gates if part.fields else None
+
+
+def _field_of_last(cost: Cost) -> Field | None:
+    """What the last plane sees."""
+    return cost.receptive_field.without_gates if cost.receptive_field else None
+
+
+def _no_field(name: str, cost: Cost, unknown: Sequence[str], layers: int) -> str:
+    """Why a network's growth of fields cannot be drawn, and which parts it is."""
+    from convarium.costs.cost import NO_FIELD
+    from convarium.costs.fold import several
+
+    why = next((note.removeprefix(NO_FIELD) for note in cost.notes if note.startswith(NO_FIELD)), None)
+    which = f", nor that of {len(unknown)} of its {layers} layers ({several(unknown)})" if unknown else ""
+    return f"{name}: the receptive field of its last plane is not known{which}: {why or cost.notes[0]}"

@@ -12,7 +12,7 @@ def run(
     networks: list[str] = typer.Argument(help="Names of networks, or files or runs of trained ones."),
     batch: int = typer.Option(1, help="Pictures at once."),
     threads: int = typer.Option(None, help="Threads of the processor; all by default."),
-    dtype: str = typer.Option("fp32", help="fp32 or bf16."),
+    dtype: str = typer.Option("fp32", help="fp32, bf16 (autocast) or bf16-weights (converted)."),
     device: str = typer.Option("cpu", help="cpu or cuda."),
     seconds: float = typer.Option(5.0, help="Running time for each network at most."),
     as_json: bool = typer.Option(False, "--json", help="One JSON object a network."),
@@ -21,9 +21,12 @@ def run(
     from convarium.choosing.budget import Way
     from convarium.choosing.side_by_side import compare
     from convarium.cli.columns import brief, columns
+    from convarium.cli.subject import refuse_missing
     from convarium.costs.machine import this_machine
     from convarium.costs.records import Records
 
+    for name in networks:
+        refuse_missing(name)
     records = Records()
     rows = compare(
         networks,
@@ -39,7 +42,8 @@ def run(
         return
     first = rows[0].latency
     print(f"{this_machine()}; torch {first.torch}")
-    print(f"{first.device}, {first.threads} threads, {first.dtype}, batch {first.batch}, {first.mode}")
+    threads_used = f"{first.threads} thread{'s' * (first.threads != 1)}"
+    print(f"{first.device}, {threads_used}, {first.dtype}, batch {first.batch}, {first.mode}")
     print()
     table = [
         ["network", "top-1 %", "input", "M param.", "GMAC", "MB", "memory MB", "p50 ms", "95 % interval", ""]
@@ -51,6 +55,8 @@ def run(
             remarks.append(timed.reason)
         elif timed.status == "unsettled":
             remarks.append("time unsettled")
+        if row.cost.status == "partial":
+            remarks.append("operations partial")
         table.append(
             [
                 ("* " if row.front else "  ") + row.title,
@@ -66,11 +72,11 @@ def run(
             ]
         )
     print(columns(table))
-    print()
     print(
-        "* none of these is both faster and more accurate. top-1: ImageNet-1k, as published for the weights named;"
+        "\n* none of these is both faster and more accurate. top-1: ImageNet-1k, as published for the weights named;\n"
+        "training recipes differ, and some weights have seen more pictures than ImageNet-1k's.\n"
+        "MB: float32 weights; memory: predicted peak of inference (10^6 bytes)."
     )
-    print("training recipes differ. MB: float32 weights; memory: predicted peak of inference (10^6 bytes).")
     for note in records.notes:
         print(note, file=sys.stderr)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from convarium.costs.figures import chosen, full, macs, short, size
+from convarium.costs.figures import chosen, flops, full, macs, short, size
 
 if TYPE_CHECKING:
     from convarium.cli.subject import Subject
@@ -20,7 +20,7 @@ _FORMATS = ("text", "csv", "json", "markdown")
 
 def run(
     name: str = typer.Argument(help="Name of a network, or the file or run of a trained one."),
-    size: int = typer.Option(None, help="Side of the input in pixels.", min=1),
+    size: str = typer.Option(None, help="Input in pixels: a side as 224, or HEIGHTxWIDTH as 224x320."),
     channels: int = typer.Option(None, help="Channels of the input.", min=1),
     classes: int = typer.Option(None, help="Number of classes.", min=1),
     batch: int = typer.Option(1, help="Pictures at once; figures are for all of them.", min=1),
@@ -39,22 +39,26 @@ def run(
     from convarium.cli.subject import subject
     from convarium.costs.cost import cost
     from convarium.costs.tables import LEVELS, entry, selected, whole
-    from convarium.errors import unknown_name
+    from convarium.errors import ArgumentError, unknown_name
 
     if form not in _FORMATS:
         raise unknown_name("format", form, _FORMATS)
     if by is not None and by not in LEVELS:
         raise unknown_name("level", by, LEVELS)
+    if depth is not None and (by is not None or form == "markdown"):
+        raise ArgumentError(
+            "--depth opens the tree, CSV and JSON; a table by stage, block or leaf has no depth"
+        )
     found = subject(name, classes=classes, channels=channels, size=size)
     counted = cost(found.net, found.picture, batch=batch, dtype=dtype)
     if as_json:
         print(json.dumps({"name": found.title, **whole(counted)}))
-        for row in selected(counted, by):
+        for row in selected(counted, by, depth):
             print(json.dumps(entry(row)))
     elif form == "csv":
-        print(counted.to_csv(by), end="")
+        print(counted.to_csv(by, depth), end="")
     elif form == "json":
-        print(counted.to_json(by))
+        print(counted.to_json(by, depth))
     elif form == "markdown":
         print(counted.to_markdown(by or "stage"))
     else:
@@ -62,17 +66,13 @@ def run(
 
 
 def _text(found: Subject, counted: Cost, depth: int | None, by: str | None, gates: bool) -> None:
-    from convarium.costs.cost import RULE
-    from convarium.costs.tables import text
-
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     row = found.row
     print(f"{found.title}  ({row.family}{f', {row.year}' if row.year else ''})\n{row.paper}")
     picture = " x ".join(map(str, counted.picture))
-    print(f"input {counted.batch} x {picture}, {counted.dtype}\n{RULE}\n")
-    print(
-        text(counted, by, gates=gates, width=width) if by else counted.tree(depth, width=width, gates=gates)
-    )
+    print(f"input {counted.batch} x {picture}, {counted.dtype}\n")
+    look = {"width": width, "gates": gates}
+    print(counted.table(by, **look) if by else counted.tree(depth, **look))
     print()
     for line in _totals(counted, gates):
         print(line)
@@ -88,9 +88,10 @@ def _totals(counted: Cost, gates: bool) -> list[str]:
     whole = counted.rows[0]
     lines = [
         f"parameters   {counted.params:,}, {size(counted.params * whole.itemsize)}",
-        f"MACs         {macs(whole, full)}" + (f", {counted.flops:,} FLOPs" if counted.flops else ""),
+        f"MACs         {macs(whole, full)}",
+        f"FLOPs        {flops(whole, full)}",
     ]
-    if counted.macs is not None:
+    if counted.activations is not None and counted.activation_bytes is not None:
         lines.append(
             f"activations  {counted.activations:,} numbers written, {size(counted.activation_bytes)}"
         )

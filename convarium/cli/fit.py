@@ -27,7 +27,9 @@ def run(
     train: bool = typer.Option(True, "--train/--inference", help="A training step, or inference."),
     dtype: str = typer.Option("fp32", help="fp32, or bf16 (autocast, channels innermost)."),
     optimizer: str = typer.Option("momentum", help="In training: none, sgd, momentum or adamw."),
-    size: int = typer.Option(None, help="Side of the picture in pixels; its own by default.", min=1),
+    size: str = typer.Option(
+        None, help="Picture in pixels: a side as 224, or HEIGHTxWIDTH; its own by default."
+    ),
     channels: int = typer.Option(None, help="Channels of the picture.", min=1),
     classes: int = typer.Option(None, help="Number of classes.", min=1),
     device: str = typer.Option(None, help="cpu or cuda; cuda where there is one."),

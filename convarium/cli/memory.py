@@ -32,10 +32,14 @@ PARTS = {
 def run(
     name: str = typer.Argument("vgg19", help="Name of a network, or the file or run of a trained one."),
     batch: str = typer.Option("1,8,16,32", help="Pictures at once; several by commas."),
-    train: bool = typer.Option(False, "--train", help="A training step instead of inference."),
+    train: bool = typer.Option(
+        False, "--train/--inference", help="A training step, or inference (the default)."
+    ),
     dtype: str = typer.Option("fp32", help="fp32, or bf16 (autocast, channels innermost)."),
     optimizer: str = typer.Option("momentum", help="With --train: none, sgd, momentum or adamw."),
-    size: int = typer.Option(None, help="Side of the picture in pixels; its own by default.", min=1),
+    size: str = typer.Option(
+        None, help="Picture in pixels: a side as 224, or HEIGHTxWIDTH; its own by default."
+    ),
     channels: int = typer.Option(None, help="Channels of the picture.", min=1),
     classes: int = typer.Option(None, help="Number of classes.", min=1),
     device: str = typer.Option(None, help="cpu or cuda; cuda where there is one."),

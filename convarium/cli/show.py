@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from pathlib import Path
 from typing import Any
 
 import typer
@@ -14,11 +13,11 @@ import typer
 def run(
     name: str = typer.Argument(help="Name of a network, or the file or run of a trained one."),
     depth: int = typer.Option(None, help="Levels of the tree to open; all by default.", min=0),
-    size: int = typer.Option(None, help="Side of the input in pixels.", min=1),
+    size: str = typer.Option(None, help="Input in pixels: a side as 224, or HEIGHTxWIDTH as 224x320."),
     channels: int = typer.Option(None, help="Channels of the input.", min=1),
     classes: int = typer.Option(None, help="Number of classes.", min=1),
     costs: bool = typer.Option(
-        False, "--cost", help="Multiply-accumulates and receptive field beside; `convarium cost` tells more."
+        False, "--cost", help="Operations and receptive field beside; `convarium cost` tells more."
     ),
     as_json: bool = typer.Option(
         False, "--json", help="One JSON object a line: the network, then each part."
@@ -28,7 +27,6 @@ def run(
     from convarium.cli.subject import subject
     from convarium.costs.cost import cost
 
-    _refuse_missing(name)
     found = subject(name, classes=classes, channels=channels, size=size)
     net, row = found.net, found.row
     counted = cost(net, found.picture)
@@ -41,10 +39,14 @@ def run(
             "year": row.year or None,
             "paper": row.paper,
             "parameters": total,
-            "input": [net.in_channels, net.size, net.size],
+            "input": found.picture,
             "classes": net.classes,
             "end_points": points,
-            "published": {"macs": row.macs, "top1": row.top1, "source": row.source},
+            "published": {
+                "macs": None if row.macs is None else round(row.macs),
+                "top1": row.top1,
+                "source": row.source,
+            },
         }
         print(json.dumps(whole))
         for part in counted.rows[1:]:
@@ -53,37 +55,19 @@ def run(
         return
     print(f"{row.name}  ({row.family}, {row.year})" if row.year else f"{row.name}  ({row.family})")
     print(f"{row.paper}")
-    print(f"input {net.in_channels} x {net.size} x {net.size}, {_outputs(net)}, {total:,} parameters")
+    print(f"input {' x '.join(map(str, found.picture))}, {_outputs(net)}, {total:,} parameters")
     if row.top1 is not None:
         print(f"published top-1 {row.top1} % ({row.source})")
     elif row.source:
         print(f"source: {row.source}")
     print()
-    columns = ("output", "params", *(("MACs", "field") if costs else ()))
+    columns = ("output", "params", *(("MACs", "FLOPs", "field") if costs else ()))
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     print(counted.tree(depth, columns=columns, width=width))
     if counted.status == "unavailable" or (costs and counted.notes):
         print("\n" + "\n".join(counted.notes))
     print()
     print("end points: " + ", ".join(_point(n, p.channels, p.stride) for n, p in net.end_points.items()))
-
-
-def _refuse_missing(name: str) -> None:
-    """What looks like a path and is none is told as one, not as an unknown network."""
-    path = Path(name)
-    separated = ":" not in name and ("/" in name or "\\" in name or name.startswith((".", "~")))
-    if not (separated or path.suffix in (".safetensors", ".pth", ".pt", ".ckpt", ".bin")):
-        return
-    from convarium.errors import CheckpointError
-
-    if not path.exists():
-        raise CheckpointError(
-            f"there is no file or folder {name}; give a trained model's file or run, or the name of a network"
-        )
-    if path.is_dir() and not (path / "model.safetensors").is_file():
-        raise CheckpointError(
-            f"{name} holds no trained model (model.safetensors); give the folder of a finished run"
-        )
 
 
 def _outputs(net: Any) -> str:

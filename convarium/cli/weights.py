@@ -26,6 +26,7 @@ def run(
 
     convarium weights runs/flowers --save-as torchvision -o flowers.safetensors
     """
+    from convarium import storage
     from convarium.errors import ArgumentError
 
     if save_as or out:
@@ -33,7 +34,7 @@ def run(
             raise ArgumentError("--save-as PUBLISHER and --out FILE belong together; give both")
         _save(name, save_as, out, as_json)
         return
-    if name.endswith(".safetensors") or Path(name, "model.safetensors").is_file():
+    if storage.is_model(name):
         raise ArgumentError(
             f"{name} is a trained model; name a network to list its published weights, or add --save-as PUBLISHER "
             "--out FILE to write this one's in a publisher's names (`convarium doctor FILE` tells what a file is)"

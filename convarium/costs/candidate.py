@@ -23,7 +23,11 @@ DTYPES = {
     "bf16-weights": "weights and pictures converted to bfloat16",
 }
 
-_NUMBERS = {"bf16-weights": torch.bfloat16}
+NUMBERS = {"fp32": "float32", "bf16": "bfloat16", "bf16-weights": "bfloat16"}
+"""The number type that a network computes in, by its name for `cost`."""
+
+WEIGHTS = {"fp32": torch.float32, "bf16": torch.float32, "bf16-weights": torch.bfloat16}
+"""The number type of weights and pictures."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +147,7 @@ def runner(candidate: Candidate, placed: dict[Any, Any]) -> Callable[[], float]:
 def _placed_net(candidate: Candidate, placed: dict[Any, Any]) -> nn.Module:
     """The network itself where nothing must change, else a copy that candidates with equal settings share."""
     net, device = candidate.net, candidate.place
-    number = _NUMBERS.get(candidate.dtype, torch.float32)
+    number = WEIGHTS[candidate.dtype]
     fits = all(
         tensor.device == device and (tensor.dtype == number or not tensor.is_floating_point())
         for tensor in (*net.parameters(), *net.buffers())
@@ -162,7 +166,7 @@ def _placed_pictures(candidate: Candidate, placed: dict[Any, Any]) -> Tensor:
     key = (candidate.batch, candidate.picture, candidate.place, candidate.dtype, candidate.channels_last)
     if key not in placed:
         noise = torch.randn(candidate.batch, *candidate.picture, generator=torch.Generator().manual_seed(0))
-        noise = noise.to(candidate.place, _NUMBERS.get(candidate.dtype, torch.float32))
+        noise = noise.to(candidate.place, WEIGHTS[candidate.dtype])
         layout = torch.channels_last if candidate.channels_last else torch.contiguous_format
         placed[key] = noise.contiguous(memory_format=layout)
     return placed[key]

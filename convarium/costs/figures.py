@@ -36,10 +36,22 @@ def _three(number: float) -> str:
 
 def macs(row: Part, figure: Callable[[int], str]) -> str:
     """A part's multiply-accumulates; "> 5" where operators are left out, "! 5" where the counters disagree."""
-    if row.macs is None:
-        return "?"
+    return _marked(row, row.macs, figure)
+
+
+def flops(row: Part, figure: Callable[[int], str]) -> str:
+    """A part's FLOPs, marked as its `macs`."""
+    return _marked(row, row.flops, figure)
+
+
+def _marked(row: Part, count: int | None, figure: Callable[[int], str]) -> str:
     mark = {"partial": "> ", "disagrees": "! "}.get(row.status, "")
-    return mark + figure(row.macs)
+    return known(count, figure) if count is None else mark + figure(count)
+
+
+def known(count: int | None, figure: Callable[[int], str]) -> str:
+    """A count; "?" where it is not known."""
+    return "?" if count is None else figure(count)
 
 
 def field(fields: Fields | None, gates: bool) -> str:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
 from torch import nn
 
 from convarium.costs.field import Fields
-from convarium.costs.leaves import own_macs
+from convarium.costs.leaves import own_macs, own_weights
 from convarium.costs.trace import Call, Counted, Shape, Trace
 
 
@@ -24,9 +24,10 @@ class Part:
         leaf: whether nothing is below it.
         shape: of its last output without the batch; None where it is not run or gives no single tensor.
         params: parameters; a tensor that several parts share is counted once.
-        macs: multiply-accumulates by the operators that ran; None where it could not be run.
+        macs: multiply-accumulates by the operators that ran; None where it could not be run, or was not reached.
         folded: the same by formulas; None where a part below has none.
-        activations: elements of the new tensors that its operators write; views and work in place write none.
+        activations: elements of the new tensors that its operators write; views and work in place write none; None
+            where `macs` is.
         moved: bytes that its leaves read (inputs, weights) and write (outputs), one leaf after the other; views none.
         itemsize: bytes of one number.
         fields: what of the picture one output sees, with gates and without; None where it has no plane.
@@ -41,7 +42,7 @@ class Part:
     params: int
     macs: int | None
     folded: int | None
-    activations: int
+    activations: int | None
     moved: int
     itemsize: int
     fields: Fields | None
@@ -63,9 +64,9 @@ class Part:
         return None if self.macs is None else 2 * self.macs
 
     @property
-    def activation_bytes(self) -> int:
+    def activation_bytes(self) -> int | None:
         """Bytes of the activations in the number type asked for."""
-        return self.activations * self.itemsize
+        return None if self.activations is None else self.activations * self.itemsize
 
     @property
     def intensity(self) -> float | None:
@@ -86,8 +87,24 @@ def fold(net: nn.Module, seen: Trace, itemsize: int) -> tuple[tuple[Part, ...], 
     """
     parts = _own(net, seen, itemsize)
     rows = _rows(parts, seen, itemsize)
-    notes = (_differences(parts), _uncounted(parts), _without_formula(parts), _never_run(parts))
+    never = _never_run(parts, "called for a picture" if seen.stopped is None else "reached")
+    notes = (_differences(parts), _uncounted(parts), _without_formula(parts), never)
     return rows, tuple(note for some in notes for note in some)
+
+
+def innermost(rows: Sequence[Part]) -> Part:
+    """The part that is the whole: inside the frames that hold a single part each and do nothing, as wrappers do."""
+    whole = rows[0]
+    for depth in range(max(row.depth for row in rows) - 1):
+        inside = [row for row in rows if row.depth == depth + 1]
+        same = [
+            (row.params, row.macs, row.activations) == (whole.params, whole.macs, whole.activations)
+            for row in inside
+        ]
+        if len(inside) > 1 or not all(same):
+            break
+        whole = inside[0]
+    return whole
 
 
 class _Own:
@@ -96,8 +113,10 @@ class _Own:
     def __init__(self, module: nn.Module, calls: list[Call], counted: Counted | None, itemsize: int) -> None:
         self.module = module
         by_formula = [own_macs(module, call.inputs) for call in calls]
-        self.formula = None if None in by_formula else sum(filter(None, by_formula))
         self.macs = self.counted = counted.macs if counted else 0
+        unfinished = self.counted and not calls
+        self.formula = None if None in by_formula or unfinished else sum(filter(None, by_formula))
+        self.weights = own_weights(module)
         self.written = counted.written if counted else 0
         self.unknown = counted.unknown if counted else ()
         self.partial = bool(self.unknown)
@@ -111,7 +130,9 @@ class _Own:
             self.moved = (elements + len(calls) * sum(self.tensors.values())) * itemsize
         # Without a formula the fold is silent, unless there is nothing that one could be about.
         self.folded = 0 if self.formula is None and not self.counted else self.formula
-        self.differs = self.disagrees = self.formula is not None and self.formula != self.counted
+        self.differs = self.formula is not None and self.formula != self.counted
+        self.misfits = self.weights is not None and self.weights[0] != self.weights[1]
+        self.disagrees = self.differs or self.misfits
         self.ran = bool(calls)
 
     def add(self, below: _Own) -> None:
@@ -152,6 +173,8 @@ def _own(net: nn.Module, seen: Trace, itemsize: int) -> dict[str, _Own]:
         if id(module) not in shown or path in alive:
             found[path] = _Own(module, calls.get(path, []), seen.counted.get(path), itemsize)
             shown.add(id(module))
+    if seen.stopped in found:
+        found[seen.stopped].partial = found[seen.stopped].ran = True
     return found
 
 
@@ -163,6 +186,7 @@ def _rows(parts: Mapping[str, _Own], seen: Trace, itemsize: int) -> tuple[Part, 
     rows = []
     for path, own in parts.items():
         module = own.module
+        reached = own.ran or seen.stopped is None
         rows.append(
             Part(
                 path=path,
@@ -171,9 +195,9 @@ def _rows(parts: Mapping[str, _Own], seen: Trace, itemsize: int) -> tuple[Part, 
                 leaf=not module._modules,
                 shape=own.shape,
                 params=sum(own.tensors.values()),
-                macs=own.macs,
+                macs=own.macs if reached else None,
                 folded=own.folded,
-                activations=own.written,
+                activations=own.written if reached else None,
                 moved=own.moved,
                 itemsize=itemsize,
                 fields=seen.fields.get(path),
@@ -190,6 +214,11 @@ def _differences(parts: Mapping[str, _Own]) -> Iterable[str]:
                 f"the counters disagree in {path or 'the whole'}: {own.formula:,} MACs by its formula, "
                 f"{own.counted:,} by the operators that ran"
             )
+        if own.misfits and own.weights:
+            yield (
+                f"the counters disagree in {path or 'the whole'}: {own.weights[0]:,} weights and biases by its "
+                f"formula, {own.weights[1]:,} in its tensors"
+            )
 
 
 def _uncounted(parts: Mapping[str, _Own]) -> Iterable[str]:
@@ -198,7 +227,7 @@ def _uncounted(parts: Mapping[str, _Own]) -> Iterable[str]:
         for operator in own.unknown:
             where.setdefault(operator, []).append(path or "the network itself")
     for operator, paths in where.items():
-        yield f"not counted: {operator} in {_several(paths)}"
+        yield f"not counted: {operator} in {several(paths)}"
 
 
 def _without_formula(parts: Mapping[str, _Own]) -> Iterable[str]:
@@ -207,10 +236,10 @@ def _without_formula(parts: Mapping[str, _Own]) -> Iterable[str]:
         if own.formula is None and own.counted:
             kinds.setdefault(type(own.module).__name__, []).append(path or "the network itself")
     for kind, paths in kinds.items():
-        yield f"counted by operators only, for want of a formula: {kind}, {_several(paths)}"
+        yield f"counted by operators only, for want of a formula: {kind}, {several(paths)}"
 
 
-def _never_run(parts: Mapping[str, _Own]) -> Iterable[str]:
+def _never_run(parts: Mapping[str, _Own], words: str) -> Iterable[str]:
     """Outermost parts with parameters that a pass over a picture does not call."""
     idle: list[str] = []
     for path, own in parts.items():
@@ -222,8 +251,9 @@ def _never_run(parts: Mapping[str, _Own]) -> Iterable[str]:
     outer = [path for path in idle if path.rpartition(".")[0] not in idle]
     if outer:
         tensors = {key: n for path in outer for key, n in parts[path].tensors.items()}
-        yield f"not called for a picture: {_several(outer)} ({sum(tensors.values()):,} parameters)"
+        yield f"not {words}: {several(outer)} ({sum(tensors.values()):,} parameters)"
 
 
-def _several(paths: list[str]) -> str:
+def several(paths: Sequence[str]) -> str:
+    """The first three, and how many more there are."""
     return ", ".join(paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")

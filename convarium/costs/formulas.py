@@ -60,7 +60,8 @@ def convolution_macs(
     Returns:
         MACs for one picture.
     """
-    return out_channels * prod(sides(plane)) * (in_channels // groups) * prod(sides(kernel))
+    one_filter = convolution_weights(in_channels, 1, kernel, groups, bias=False)
+    return activation_elements(out_channels, plane) * one_filter
 
 
 def output_size(
@@ -135,7 +136,7 @@ def linear_macs(in_features: int, out_features: int, vectors: int = 1) -> int:
     Returns:
         MACs.
     """
-    return vectors * in_features * out_features
+    return vectors * linear_weights(in_features, out_features, bias=False)
 
 
 def attention_macs(queries: int, keys: int, width: int, value_width: int | None = None) -> int:

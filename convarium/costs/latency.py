@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from statistics import median
@@ -15,10 +15,11 @@ import torch
 
 from convarium.costs.candidate import DTYPES, Candidate, left_as_they_were, runner
 from convarium.costs.machine import this_machine
+from convarium.costs.records import Records
 from convarium.costs.turns import FEWEST, TURN, Lane, median_interval, take_turns
 from convarium.errors import ArgumentError
 
-__all__ = ["DTYPES", "Candidate", "Latency", "Race", "measure"]
+__all__ = ["DTYPES", "Candidate", "Latency", "Race", "keep", "measure"]
 
 # Is told the networks that are done, how many there are, and which had its turn.
 Progress = Callable[[int, int, str], None]
@@ -98,6 +99,19 @@ class Latency:
 
 
 _FIGURES = ("p50", "p95", "low", "high", "images_per_second")
+
+
+def keep(measured: Iterable[Latency], records: Records) -> int:
+    """Add to the records what could be measured.
+
+    Args:
+        measured: measurements.
+        records: where they are kept.
+
+    Returns:
+        How many are kept now.
+    """
+    return sum(records.append("latency", one.to_dict()) for one in measured if one.status != "unavailable")
 
 
 def measure(

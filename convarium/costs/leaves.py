@@ -5,12 +5,15 @@ formula belongs to a `forward`: a class that inherits from nn.Conv2d and writes 
 else, and has no formula until it has one of its own. Such a part owns a method
 
     macs(*inputs: tuple[int, ...]) -> int       shapes with the batch; the parts inside it not counted
+
+A method of that name that does not take the shapes, or gives no whole number, is something else and not asked.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from math import prod
+from numbers import Integral
 from typing import Any
 
 from torch import nn
@@ -49,14 +52,58 @@ def own_macs(module: nn.Module, inputs: tuple[Shape, ...]) -> int | None:
     Returns:
         MACs of the whole batch; None where there is no formula for it.
     """
-    if hasattr(module, "macs") and callable(module.macs):
-        return int(module.macs(*inputs))
-    if "forward" in vars(module):  # somebody put another one into this very object
-        return None
-    author = next(kind for kind in type(module).__mro__ if "forward" in vars(kind))
+    told = _told(module, inputs)
+    if told is not None:
+        return told
+    author = _author(module)
     if author in _FORMULAS:
         return _FORMULAS[author](module, *inputs)
-    return 0 if author.__module__ in _NOTHING or author is nn.Identity else None
+    return 0 if author and author.__module__ in _NOTHING or author is nn.Identity else None
+
+
+def own_weights(module: nn.Module) -> tuple[int, int] | None:
+    """Weights and biases of a convolution or a linear layer.
+
+    Args:
+        module: any module.
+
+    Returns:
+        How many there are by the formula, and in its tensors; None where there is no formula, or where the weights
+        are made of other tensors, as under a weight norm.
+    """
+    weight, bias = (module._parameters.get(name) for name in ("weight", "bias"))
+    if weight is None or _author(module) not in _FORMULAS:
+        return None
+    held = weight.numel() + (0 if bias is None else bias.numel())
+    settings: Any = module
+    if isinstance(module, nn.Linear):
+        return formulas.linear_weights(settings.in_features, settings.out_features, bias is not None), held
+    if isinstance(module, nn.modules.conv._ConvNd):
+        into, out = settings.in_channels, settings.out_channels
+        by_formula = formulas.convolution_weights(
+            into, out, settings.kernel_size, settings.groups, bias is not None
+        )
+        return by_formula, held
+    return None
+
+
+def _author(module: nn.Module) -> type | None:
+    """The class that wrote the forward; None where somebody put another one into this very object."""
+    if "forward" in vars(module):
+        return None
+    return next(kind for kind in type(module).__mro__ if "forward" in vars(kind))
+
+
+def _told(module: nn.Module, inputs: tuple[Shape, ...]) -> int | None:
+    """What a module says by its own method; None where it has none that answers."""
+    method = getattr(module, "macs", None)
+    if not callable(method):
+        return None
+    try:
+        found = method(*inputs)
+    except Exception:  # another library's, about something else
+        return None
+    return int(found) if isinstance(found, Integral) and not isinstance(found, bool) else None
 
 
 def _convolution(conv: Any, x: Shape, *rest: Shape) -> int:
@@ -99,7 +146,7 @@ def _attention(attention: Any, *inputs: Shape) -> int | None:
     return into + batch * formulas.attention_macs(queries, seen, width) + back
 
 
-_FORMULAS: dict[type, Callable[..., int | None]] = {
+_FORMULAS: dict[type | None, Callable[..., int | None]] = {
     nn.Conv1d: _convolution,
     nn.Conv2d: _convolution,
     nn.Conv3d: _convolution,

@@ -15,6 +15,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
 
 from convarium.costs import scratch
+from convarium.costs.cost import checked
 from convarium.costs.saved import Run, follow
 from convarium.errors import ArgumentError, ConvariumError
 
@@ -129,12 +130,10 @@ def setting(
     ):
         if got not in allowed:
             raise ArgumentError(f"{name} = {got!r}; it must be one of {', '.join(allowed)}")
-    if batch < 1:
-        raise ArgumentError(f"batch = {batch}; it must be 1 or more")
-    if len(picture) != 3 or min(picture) < 1:
-        raise ArgumentError(f"picture = {picture}; it must be (channels, height, width), each 1 or more")
+    if not isinstance(batch, int) or isinstance(batch, bool) or batch < 1:
+        raise ArgumentError(f"batch = {batch!r}; it must be a whole number, 1 or more")
     innermost = dtype == "bfloat16" if channels_last is None else channels_last
-    return Setting(picture, batch, training, dtype, optimizer, device, innermost)
+    return Setting(checked(picture), batch, training, dtype, optimizer, device, innermost)
 
 
 def memory(
@@ -179,6 +178,10 @@ def memory(
         device=device,
         channels_last=channels_last,
     )
+    if training and not any(parameter.requires_grad for parameter in net.parameters()):
+        raise ArgumentError(
+            f"nothing of {type(net).__name__} learns: all its parameters are frozen, or it has none; ask for inference"
+        )
     return _predict(net, asked)
 
 

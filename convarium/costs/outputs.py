@@ -12,17 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from convarium.costs.formulas import output_size
 from convarium.costs.operators import pair
 from convarium.errors import ArgumentError
-
-
-def pooled(size: int, kernel: int, stride: int, padding: int, dilation: int = 1, ceil: bool = False) -> int:
-    """Positions of a window along a side; with `ceil` one that begins inside may end outside."""
-    free = size + 2 * padding - dilation * (kernel - 1) - 1
-    if not ceil:
-        return free // stride + 1
-    out = -(-free // stride) + 1
-    return out - 1 if (out - 1) * stride >= size + padding else out
 
 
 def _new(x: Tensor, shape: Sequence[int]) -> Tensor:
@@ -67,7 +59,7 @@ def _conv(
             f"it is given {x.shape[1]} channels, but its weights are for {weight.shape[1] * groups}"
         )
     sides = [
-        pooled(size, k, s, p, d)
+        output_size(size, k, s, p, d)
         for size, k, s, p, d in zip(
             x.shape[2:], weight.shape[2:], pair(stride, n), pair(padding, n), pair(dilation, n), strict=True
         )
@@ -97,7 +89,7 @@ def _pool(x: Tensor, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil
     kernel = pair(kernel, n)
     stride = pair(stride, n) if stride not in (None, [], ()) else kernel
     settings = (x.shape[2:], kernel, stride, pair(padding, n), pair(dilation, n))
-    sides = [pooled(*values, ceil) for values in zip(*settings, strict=True)]
+    sides = [output_size(*values, ceil) for values in zip(*settings, strict=True)]
     by = " x ".join(map(str, kernel))
     return _new(x, (*x.shape[:2], *_windows(x, sides, f"a {by} pool is due")))
 

@@ -9,8 +9,7 @@ out as the allocator would see them. Nothing is known here of any kind of layer.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +22,7 @@ from torch.utils._pytree import tree_leaves
 
 from convarium.costs.scratch import scratch, update
 from convarium.costs.shortcuts import shortcut
+from convarium.costs.untouched import untouched
 
 aten = torch.ops.aten
 
@@ -212,7 +212,8 @@ def follow(
     ledger = Ledger(granule)
     kinds: dict[int, str] = {}
     lay = torch.channels_last if channels_last else torch.preserve_format
-    with FakeTensorMode(allow_non_fake_inputs=True), _mode(net, training):
+    with FakeTensorMode(allow_non_fake_inputs=True), untouched(net):
+        net.train(training)
         twins: dict[str, Tensor] = {}
         same: dict[int, Tensor] = {}
         for name, tensor in [
@@ -222,7 +223,9 @@ def follow(
             if id(tensor) not in same:
                 same[id(tensor)] = _twin(tensor, channels_last)
             twins[f"net.{name}"] = same[id(tensor)]
-        pictures = torch.empty(shape).to(memory_format=lay)
+        # Weights that were converted as a whole take pictures of their own type.
+        number = next((t.dtype for t in same.values() if isinstance(t, nn.Parameter)), torch.float32)
+        pictures = torch.empty(shape, dtype=number).to(memory_format=lay)
         labels = torch.zeros(shape[0], dtype=torch.int64)
         mode = _Follow(ledger, kernels)
 
@@ -275,15 +278,3 @@ def _twin(tensor: Tensor, channels_last: bool) -> Tensor:
     if channels_last and tensor.ndim == 4:
         made = made.to(memory_format=torch.channels_last)
     return nn.Parameter(made, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else made
-
-
-@contextmanager
-def _mode(net: nn.Module, training: bool) -> Iterator[None]:
-    """While inside, the network is in training or evaluation mode; afterwards every part is as it was."""
-    modes = {module: module.training for module in net.modules()}
-    net.train(training)
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode

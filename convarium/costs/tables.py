@@ -11,29 +11,34 @@ from typing import Any
 
 from convarium.costs.cost import RULE, Cost
 from convarium.costs.field import Fields
-from convarium.costs.figures import chosen, field, full, macs, short
-from convarium.costs.fold import Part
-from convarium.errors import unknown_name
+from convarium.costs.figures import chosen, field, flops, full, known, macs, short
+from convarium.costs.fold import Part, innermost
+from convarium.errors import ArgumentError, unknown_name
 
 LEVELS = ("stage", "block", "leaf")
 
 
-def selected(cost: Cost, by: str | None) -> list[Part]:
+def selected(cost: Cost, by: str | None, depth: int | None = None) -> list[Part]:
     """The parts of one level, which together are the whole; what the parts above them do themselves comes last.
 
     Args:
         cost: of a network.
         by: "stage": stem, each stage, head, or the outermost parts of a network that is not built so; "block": what
             stages are made of; "leaf": parts that have none inside; None for every part at every level.
+        depth: without `by`, levels below the whole; None for all.
 
     Returns:
         Rows in the order of their definition.
 
     Raises:
         UnknownName: no such level.
+        ArgumentError: a depth together with a level.
     """
+    if by is not None and depth is not None:
+        raise ArgumentError(f"depth = {depth} opens a tree, and a table by {by} is none; give one of them")
     if by is None:
-        return list(cost.rows)
+        most = None if depth is None else depth + innermost(cost.rows).depth
+        return [row for row in cost.rows if most is None or row.depth <= most]
     if by not in LEVELS:
         raise unknown_name("level", by, LEVELS)
     below: dict[str, list[Part]] = {}
@@ -74,7 +79,7 @@ def _with_rest(whole: Part, rows: list[Part]) -> list[Part]:
         return [whole]
     params = whole.params - sum(row.params for row in rows)
     macs = None if whole.macs is None else whole.macs - sum(row.macs or 0 for row in rows)
-    activations = whole.activations - sum(row.activations for row in rows)
+    activations = (whole.activations or 0) - sum(row.activations or 0 for row in rows)
     moved = whole.moved - sum(row.moved for row in rows)
     if params or macs or activations > 0:
         rest = replace(whole, path="(beside them)" if params >= 0 else "(shared by some)", kind="", detail="")
@@ -114,14 +119,26 @@ def markdown(cost: Cost, by: str, gates: bool = False) -> str:
     return "\n".join([*lines, "", f"{RULE}.", *(f"{note[0].upper()}{note[1:]}." for note in cost.notes)])
 
 
-_HEADS = ("part", "output", "params", "% params", "MACs", "% MACs", "activations", "field", "FLOP/byte")
+_HEADS = (
+    "part",
+    "output",
+    "params",
+    "% params",
+    "MACs",
+    "FLOPs",
+    "% MACs",
+    "activations",
+    "field",
+    "FLOP/byte",
+)
 _ATTEMPTS: tuple[tuple[Callable[[int], str], set[str]], ...] = (
     (full, set()),
     (short, set()),
     (short, {"FLOP/byte"}),
-    (short, {"FLOP/byte", "activations"}),
-    (short, {"FLOP/byte", "activations", "% params", "% MACs"}),
-    (short, {"FLOP/byte", "activations", "% params", "% MACs", "field"}),
+    (short, {"FLOP/byte", "FLOPs"}),
+    (short, {"FLOP/byte", "FLOPs", "activations"}),
+    (short, {"FLOP/byte", "FLOPs", "activations", "% params", "% MACs"}),
+    (short, {"FLOP/byte", "FLOPs", "activations", "% params", "% MACs", "field"}),
 )
 """How figures are written and what is left out, from the fullest to the narrowest."""
 
@@ -136,8 +153,9 @@ def _cells(cost: Cost, by: str, gates: bool, figure: Callable[[int], str]) -> li
                 figure(row.params),
                 _share(row.params, cost.params),
                 macs(row, figure),
+                flops(row, figure),
                 _share(row.macs, cost.macs),
-                figure(row.activations),
+                known(row.activations, figure),
                 field(row.fields, gates),
                 "" if row.intensity is None else f"{row.intensity:.1f}",
             ]
@@ -195,16 +213,17 @@ def _fields(fields: Fields | None) -> dict[str, Any]:
     return result
 
 
-def json(cost: Cost, by: str | None = None) -> str:
+def json(cost: Cost, by: str | None = None, depth: int | None = None) -> str:
     """One object: the totals and, under "parts", the rows."""
-    return json_text.dumps(whole(cost) | {"parts": [entry(row) for row in selected(cost, by)]}, indent=1)
+    parts = [entry(row) for row in selected(cost, by, depth)]
+    return json_text.dumps(whole(cost) | {"parts": parts}, indent=1)
 
 
-def csv(cost: Cost, by: str | None = None) -> str:
+def csv(cost: Cost, by: str | None = None, depth: int | None = None) -> str:
     """One line a part, with a heading; an output's sides are joined by x, a field has rows and columns apart."""
     file = io.StringIO()
     writer: Any = None
-    for row in selected(cost, by):
+    for row in selected(cost, by, depth):
         line: dict[str, Any] = {}
         for name, value in entry(row).items():
             if "field" in name:

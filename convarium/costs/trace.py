@@ -8,22 +8,23 @@ networks count like our own. Under `inference_mode` operators arrive as they wer
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from convarium.costs import flow, outputs
+from convarium.costs import flow
 from convarium.costs.field import LOST, NOTHING, Field, Fields, Seen, pixels, report
-from convarium.costs.operators import ELEMENTWISE, FREE, MACS, TRUTHS
-from convarium.costs.outputs import MAKES
+from convarium.costs.known import Operator, known
+from convarium.costs.untouched import untouched
 from convarium.errors import ArgumentError, ConvariumError
 from convarium.joins import Gate
 
-__all__ = ["Call", "Counted", "Field", "Fields", "Shape", "Trace", "trace"]
+__all__ = ["Call", "Counted", "Field", "Fields", "NeedsValues", "Shape", "Trace", "trace"]
 
 Shape = tuple[int, ...]
 
@@ -68,11 +69,15 @@ class Trace:
         calls: executions of modules, in the order in which they end: children before parents.
         counted: by path of the innermost module that was running.
         fields: receptive field of the output of each module's last execution, by path; None where there is none.
+        lost: operators through which a field could not be followed, by path of the part that they ran in.
+        stopped: path of the part that could not go on without values; None where the pass came to its end.
     """
 
     calls: tuple[Call, ...]
     counted: dict[str, Counted]
     fields: dict[str, Fields | None]
+    lost: dict[str, str] = field(default_factory=dict)
+    stopped: str | None = None
 
 
 def trace(net: nn.Module, *shapes: Shape, dtype: torch.dtype = torch.float32) -> Trace:
@@ -87,14 +92,16 @@ def trace(net: nn.Module, *shapes: Shape, dtype: torch.dtype = torch.float32) ->
         What ran, counted by part.
 
     Raises:
-        ArgumentError: the network cannot be run on such inputs, or not without data.
+        ArgumentError: the network cannot be run on such inputs.
+        NeedsValues: it cannot be run without data; it tells what ran until then.
     """
     if any(isinstance(module, torch.jit.ScriptModule) for module in net.modules()):
         raise ArgumentError("a TorchScript module hides what it runs: give the module that it was made from")
     watch = _Watch(net)
     tensors = dict([*net.named_parameters(), *net.named_buffers()])
     on_meta = {name: _empty(t, dtype) for name, t in tensors.items() if not _fits(t, dtype)}
-    with torch.random.fork_rng(devices=[]), _left_as_it_was(net), watch.hooked():
+    with torch.random.fork_rng(devices=[]), untouched(net) as theirs, watch.hooked():
+        watch.theirs = {t.untyped_storage()._cdata for t in theirs if not t.is_meta}
         for module in net.modules():
             module.training = False
         try:
@@ -104,7 +111,7 @@ def trace(net: nn.Module, *shapes: Shape, dtype: torch.dtype = torch.float32) ->
                 with watch:
                     torch.func.functional_call(net, on_meta, inputs)
         except Exception as error:
-            raise _explained(error, net, watch.running[-1] if watch.running else "", shapes) from error
+            raise _explained(error, net, watch, shapes) from error
         finally:
             watch.forget()
     return watch.result()
@@ -122,61 +129,39 @@ def _empty(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     )
 
 
-@contextlib.contextmanager
-def _left_as_it_was(net: nn.Module) -> Iterator[None]:
-    """Whatever a forward pass sets on modules (modes, caches, masks) is undone."""
-    inside = ("_parameters", "_buffers", "_modules")
-    before = [(m, dict(m.__dict__), [dict(m.__dict__[name]) for name in inside]) for m in net.modules()]
-    try:
-        yield
-    finally:
-        for module, attributes, inner in before:
-            for name, content in zip(inside, inner, strict=True):
-                attributes[name].clear()
-                attributes[name].update(content)
-            module.__dict__.clear()
-            module.__dict__.update(attributes)
+class NeedsValues(ArgumentError):
+    """A network asks for the values of tensors, which only weights and a picture could give.
+
+    Args:
+        message: for the user.
+        seen: what ran until then.
+    """
+
+    def __init__(self, message: str, seen: Trace) -> None:
+        super().__init__(message)
+        self.seen = seen
 
 
-def _explained(error: Exception, net: nn.Module, path: str, shapes: tuple[Shape, ...]) -> ConvariumError:
+# What torch says of tensors without data, in the words of each of its ways to ask for their values.
+_VALUES = re.compile(
+    r"\bmeta (tensor|device)|'meta' backend|register_meta|devices, .*\bmeta\b", re.IGNORECASE
+)
+
+
+def _explained(error: Exception, net: nn.Module, watch: _Watch, shapes: tuple[Shape, ...]) -> ConvariumError:
     """What went wrong, where and on what, for the user."""
+    path = watch.running[-1] if watch.running else ""
     given = " and ".join("x".join(map(str, shape)) for shape in shapes)
     where = f"in part {path}" if path else "in the network itself"
     message = str(error).strip().partition("\n")[0] or type(error).__name__
-    if "meta" in message and not isinstance(error, ConvariumError):
-        message += " (it reads the values of tensors, which are not there when costs are counted)"
-    return ArgumentError(f"{type(net).__name__} cannot run on {given}, {where}: {message}")
-
-
-class _Operator:
-    """What is known of one operator, looked up once."""
-
-    def __init__(self, func: Any) -> None:
-        # Of another library's operators nothing is known, whatever they are called.
-        name = func._schema.name.removeprefix("aten::")
-        self.name = name
-        self.in_place = name.endswith("_") and not name.endswith("__")
-        plain = name.rstrip("_") if self.in_place else name
-        self.composite = torch._C._dispatch_has_kernel_for_dispatch_key(
-            func.name(), "CompositeImplicitAutograd"
+    if isinstance(error, RuntimeError | TypeError) and _VALUES.search(message):
+        operator = f" by {watch.refused}" if watch.refused else ""
+        return NeedsValues(
+            f"{type(net).__name__} cannot run on {given} without data: {where} it asks for the values of tensors"
+            f"{operator}, which are not there when costs are counted",
+            replace(watch.result(), stopped=path),
         )
-        self.mutates = func._schema.is_mutable
-        self.macs = MACS.get(plain)
-        self.flow = flow.FLOWS.get(plain)
-        self.make = MAKES.get(plain)
-        elementwise = torch.Tag.pointwise in func.tags or plain in ELEMENTWISE
-        if elementwise:
-            self.flow = self.flow or flow.elementwise
-            if plain not in TRUTHS and len(func._schema.returns) == 1:
-                self.make = self.make or outputs.elementwise
-        self.known = self.macs is not None or elementwise or plain in FREE or func.is_view
-        self.multiplies = plain == "mul"
-        self.constant = plain.startswith("new_") or plain.endswith(
-            "_like"
-        )  # takes a tensor for its shape alone
-
-
-_operators: dict[Any, _Operator] = {}
+    return ArgumentError(f"{type(net).__name__} cannot run on {given}, {where}: {message}")
 
 
 class _Watch(TorchDispatchMode):
@@ -198,6 +183,11 @@ class _Watch(TorchDispatchMode):
         self.changed: dict[int, int] = {}  # storages written in place: how often
         self.plane = (0, 0)  # rows and columns of the picture
         self.kept: list[Tensor] = []  # what was written in place, lest its storage's number is given again
+        self.lost: dict[str, str] = {}
+        self.refused = ""  # the operator that failed last
+        self.outer = ""  # the operator that is being taken apart
+        self.theirs: set[int] = set()  # storages of the user's own tensors
+        self.saved: list[tuple[Any, Any]] = []  # of these, what was written to, with its values before
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -258,7 +248,7 @@ class _Watch(TorchDispatchMode):
             )
             for path in dict.fromkeys([*(call.path for call in self.calls), *self.macs, *self.written])
         }
-        return Trace(tuple(self.calls), counted, self.fields)
+        return Trace(tuple(self.calls), counted, self.fields, self.lost)
 
     # -------------------------------------------------------------------------------------------- tensors
 
@@ -292,9 +282,7 @@ class _Watch(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        operator = _operators.get(func)
-        if operator is None:
-            operator = _operators[func] = _Operator(func)
+        operator = known(func)
         tensors = list(tensors_in(args))
         if kwargs:
             tensors += tensors_in(kwargs)
@@ -308,15 +296,25 @@ class _Watch(TorchDispatchMode):
                 out = args[0] if args[0].shape == out.shape else NotImplemented
         if out is NotImplemented:
             if operator.composite:
-                with self:
-                    return func.decompose(*args, **kwargs)
-            out = func(*args, **kwargs)
+                outer, self.outer = self.outer, self.outer or operator.name
+                try:
+                    with self:
+                        return func.decompose(*args, **kwargs)
+                finally:
+                    self.outer = outer
+            if operator.mutates and not some_meta:
+                self._save(tensors)
+            try:
+                out = func(*args, **kwargs)
+            except Exception:
+                self.refused = self.outer or operator.name
+                raise
         if some_meta and not operator.constant:
             self._account(operator, func, args, kwargs, tensors, out)
         return out
 
     def _account(
-        self, operator: _Operator, func: Any, args: Any, kwargs: Any, tensors: list[Tensor], out: Any
+        self, operator: Operator, func: Any, args: Any, kwargs: Any, tensors: list[Tensor], out: Any
     ) -> None:
         path = self.running[-1] if self.running else ""
         results = [out] if isinstance(out, Tensor) else list(tensors_in(out))
@@ -335,6 +333,8 @@ class _Watch(TorchDispatchMode):
             self.written[path] = self.written.get(path, 0) + new
         gate = operator.multiplies and bool(self.modules) and isinstance(self.modules[-1], Gate)
         seens = flow.follow(operator.flow, self.seen, looked, results, args, kwargs, gate)
+        if any(None in seen.sides for seen in seens) and not any(None in seen.sides for seen in looked):
+            self.lost.setdefault(path, self.outer or operator.name)
         for result, seen in zip(results, seens, strict=True):
             if operator.mutates:
                 self._write(result, seen)
@@ -349,10 +349,19 @@ class _Watch(TorchDispatchMode):
             self.changed[storage] = self.changed.get(storage, 0) + 1
         self._note(tensor, seen)
 
+    def _save(self, tensors: list[Tensor]) -> None:
+        """Keep the values of the user's own tensors before they are written to."""
+        for storage in (t.untyped_storage() for t in tensors):
+            if storage._cdata in self.theirs:
+                self.theirs.discard(storage._cdata)
+                self.saved.append((storage, storage.clone()))
+
     def forget(self) -> None:
-        """Leave no notes on tensors that are the user's."""
+        """Leave no notes and no new values on tensors that are the user's."""
         for tensor in self.kept:
             tensor.__dict__.pop("_seen", None)
+        for storage, before in self.saved:
+            storage.copy_(before)
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:

@@ -6,10 +6,11 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
-from convarium.costs.figures import field, full, macs, short
-from convarium.costs.fold import Part
+from convarium.costs.figures import field, flops, full, known, macs, short
+from convarium.costs.fold import Part, innermost
+from convarium.errors import ArgumentError, unknown_name
 
-COST_COLUMNS = ("output", "params", "MACs", "activations", "field")
+COST_COLUMNS = ("output", "params", "MACs", "FLOPs", "activations", "field")
 
 _PLAIN = ("Chain", "Stage", "Head")
 """Kinds that say nothing beyond the names of their parts."""
@@ -31,14 +32,25 @@ def tree(
     Args:
         rows: of a `Cost`.
         depth: levels to open below the whole; None opens all.
-        columns: of "output", "params", "MACs", "activations", "field".
+        columns: of "output", "params", "MACs", "FLOPs", "activations", "field".
         width: characters of a line; where the figures do not fit they are rounded, then columns are left out. None
             for as many as it takes.
         gates: the receptive field goes through gates, as squeeze-and-excitation has them.
 
     Returns:
         Lines joined by newlines.
+
+    Raises:
+        UnknownName: no such column.
+        ArgumentError: a depth that is no number of levels.
     """
+    for column in columns:
+        if column not in _CELLS:
+            raise unknown_name("column", str(column), _CELLS)
+    if depth is not None and (not isinstance(depth, int) or depth < 0):
+        raise ArgumentError(
+            f"depth = {depth!r}; it must be a whole number of at least 0, or None for all levels"
+        )
     lines = _lines(rows, depth)
     for figure, kept in _attempts(columns, width):
         cells = [[_CELLS[column](row, figure, gates) for column in kept] for _, row in lines]
@@ -62,8 +74,9 @@ def _attempts(
     yield full, columns
     if width is not None:
         for count in range(len(columns), 1, -1):
-            # What is left out first: activations, then the receptive field, then the MACs.
-            order = [c for c in ("output", "params", "MACs", "field", "activations") if c in columns][:count]
+            # What is left out first: FLOPs, which are twice the MACs, then activations, then the receptive field.
+            order = [c for c in ("output", "params", "MACs", "field", "activations", "FLOPs") if c in columns]
+            order = order[:count]
             yield short, [c for c in columns if c in order]
 
 
@@ -76,7 +89,8 @@ _CELLS: dict[str, Callable[[Part, Callable[[int], str], bool], str]] = {
     "output": lambda row, figure, gates: " x ".join(map(str, row.shape)) if row.shape else "",
     "params": lambda row, figure, gates: figure(row.params) if row.params else "",
     "MACs": lambda row, figure, gates: "" if row.macs == 0 else macs(row, figure),
-    "activations": lambda row, figure, gates: figure(row.activations) if row.activations else "",
+    "FLOPs": lambda row, figure, gates: "" if row.macs == 0 else flops(row, figure),
+    "activations": lambda row, figure, gates: "" if row.activations == 0 else known(row.activations, figure),
     "field": lambda row, figure, gates: field(row.fields, gates),
 }
 
@@ -115,7 +129,8 @@ def _lines(rows: Sequence[Part], depth: int | None) -> list[tuple[str, Part]]:
                 None if left is None else left - 1,
             )
 
-    add([rows[0]], "", "", "", depth)
+    whole = innermost(rows)
+    add([replace(rows[0], path=whole.path, kind=whole.kind)], whole.path, "", "", depth)
     return lines
 
 
@@ -128,9 +143,12 @@ def _short(row: Part) -> str:
         return row.detail
     words = _by(settings["kernel_size"])
     if _by(settings.get("stride", "1")) != "1x1":
-        words += f" /{_by(settings['stride']).partition('x')[0]}"
-    if _by(settings.get("padding", "0")) != "0x0":
-        words += f", pad {_by(settings['padding'])}"
+        words += f" /{_one(settings['stride'])}"
+    padding = settings.get("padding", "0")
+    if padding in ("same", "valid"):
+        words += ", pad same" if padding == "same" else ""
+    elif _by(padding) != "0x0":
+        words += f", pad {_by(padding)}"
     if "groups" in settings:
         words += f", {settings['groups']} groups"
     if _by(settings.get("dilation", "1")) != "1x1":
@@ -142,6 +160,12 @@ def _by(setting: str) -> str:
     """(3, 5) and 3 as 3x5 and 3x3."""
     numbers = re.findall(r"\w+", setting)
     return "x".join(numbers if len(numbers) > 1 else numbers * 2)
+
+
+def _one(setting: str) -> str:
+    """(2, 2) and 2 as 2, (1, 2) as 1x2."""
+    numbers = _by(setting).split("x")
+    return numbers[0] if len(set(numbers)) == 1 else "x".join(numbers)
 
 
 def _folded(children: list[Part], below: dict[str, list[Part]]) -> list[list[Part]]:
@@ -169,5 +193,5 @@ def _together(group: list[Part]) -> Part:
         group[-1],
         params=sum(row.params for row in group),
         macs=None if group[0].macs is None else sum(row.macs or 0 for row in group),
-        activations=sum(row.activations for row in group),
+        activations=None if group[0].activations is None else sum(row.activations or 0 for row in group),
     )

@@ -150,27 +150,26 @@ def output(
 
 
 def field(
-    kernel: Sequence[int] = (7, 3, 3, 3),
-    stride: Sequence[int] = (2, 2, 1, 1),
-    padding: Sequence[int] = (3, 1, 1, 1),
+    kernel: Sequence[int] | None = None,
+    stride: Sequence[int] | None = None,
+    padding: Sequence[int] | None = None,
     dilation: Sequence[int] = (1,),
 ) -> list[Line]:
     """The receptive field of layers in turn, --kernel 3,3 --stride 1,1 (default: ResNet's stem and first block).
 
-    One number serves all layers. Source: the lecture on architectures, "3x3 filters"; Araujo et al., Distill 2019.
+    One number serves all layers. Without --stride it is 1, without --padding half the kernel. Source: the lecture on
+    architectures, "3x3 filters"; Araujo et al., Distill 2019.
     """
-    settings = [
-        list(setting) * (len(kernel) if len(setting) == 1 else 1) for setting in (stride, padding, dilation)
-    ]
-    if any(len(setting) != len(kernel) for setting in settings):
-        raise ArgumentError(
-            f"there are {len(kernel)} kernels; give one number or {len(kernel)} for each setting"
-        )
+    if kernel is None:
+        kernel, stride = (7, 3, 3, 3), stride or (2, 2, 1, 1)
+    given = {"kernel": kernel, "stride": stride or (1,), "dilation": dilation}
+    layers = _as_many(given | ({} if padding is None else {"padding": padding}))
     lines, reach = [], formulas.Reach()
-    for index, (k, step, around, apart) in enumerate(zip(kernel, *settings, strict=True), 1):
-        after = formulas.grow(reach, k, step, around, apart)
+    for index, (k, step, dilated, *rest) in enumerate(zip(*layers, strict=True), 1):
+        around = rest[0] if rest else dilated * (k - 1) // 2
+        after = formulas.grow(reach, k, step, around, dilated)
         letters = {"size": reach.size, "jump": reach.stride, "start": reach.start, "stride": step}
-        letters |= {"K": k, "padding": around, "dilation": apart}
+        letters |= {"K": k, "padding": around, "dilation": dilated}
         text = "size + dilation x (K - 1) x jump"
         lines += [
             _line(f"size after layer {index}", text, after.size, letters, "pixels"),
@@ -179,6 +178,15 @@ def field(
         ]
         reach = after
     return lines
+
+
+def _as_many(settings: Mapping[str, Sequence[int]]) -> list[list[int]]:
+    """Settings of layers, one number each; a single number is that of all layers."""
+    most = max(map(len, settings.values()))
+    if any(len(given) not in (1, most) for given in settings.values()):
+        told = ", ".join(f"{len(given)} for {name}" for name, given in settings.items() if len(given) > 1)
+        raise ArgumentError(f"{told}: give as many numbers for each, or one that serves all layers")
+    return [list(given) * (most if len(given) == 1 else 1) for given in settings.values()]
 
 
 def separable(in_channels: int = 256, out_channels: int = 256, kernel: int = 3) -> list[Line]:

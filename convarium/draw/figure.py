@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
+from convarium import storage
 from convarium.costs.cost import cost
 from convarium.draw.anatomy import OfIds, Part, Shape, anatomy, side_by_side
 from convarium.draw.blocks import Kind, blocks, kinds
@@ -72,6 +73,8 @@ def check(level: str, part: str | None, theme: str, path: Path) -> None:
         raise ArgumentError(f"part = {part!r} goes with the levels 'stage' and 'block', not with 'net'")
     if theme not in THEMES:
         raise unknown_name("theme", theme, THEMES)
+    if path.is_dir():
+        raise ArgumentError(f"{path} is a folder; give the name of a file in it, as {path / 'x.svg'}")
     if path.suffix.lower() not in FORMATS:
         raise ArgumentError(f"{path.name!r} must end in {', '.join(FORMATS)}")
     if not path.parent.is_dir():
@@ -184,12 +187,13 @@ def save(drawn: Figure, path: Path, theme: str = "auto") -> None:
     Raises:
         ArgumentError: another ending.
         UnknownName: another theme.
+        RunError: the file cannot be written.
     """
     check("net", None, theme, path)
     if path.suffix.lower() == ".svg":
         from convarium.draw.svg import svg
 
-        path.write_text(svg(drawn, theme), encoding="utf-8", newline="\n")
+        storage.write_text(path, svg(drawn, theme))
     else:
         from convarium.draw import raster
 

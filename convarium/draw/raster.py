@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from convarium import storage
 from convarium.draw.layout import Box, Figure
 from convarium.draw.palette import DARK, JOINTS, LIGHT, Theme, dashed, fill, outline, stroke
 
@@ -56,13 +58,17 @@ def save(figure: Figure, path: Path, theme: str = "light", sharpness: float = 2.
                 zorder=10_000,
                 parse_math=False,
             )
-        metadata: dict[str, Any] = {"CreationDate": None} if path.suffix == ".pdf" else {"Software": None}
+        form = path.suffix.lower().lstrip(".")
+        metadata: dict[str, Any] = {"CreationDate": None} if form == "pdf" else {"Software": None}
+        content = io.BytesIO()
         sheet.savefig(
-            path,
+            content,
+            format=form,
             dpi=PER_INCH * sharpness,
             facecolor=colours.paper,
             metadata={"Title": figure.title, **metadata},
         )
+    storage.write(path, lambda temporary: temporary.write_bytes(content.getvalue()))
 
 
 def _plain(text: str) -> str:

@@ -9,6 +9,7 @@ import re
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -265,7 +266,14 @@ def _of_torchvision(
         given["aux_logits"] = False
     if "init_weights" in taken and name in ("googlenet", "inception_v3"):
         given["init_weights"] = not torch.empty(0).is_meta  # a choice that they ask for
-    net = torchvision.models.get_model(name, weights=None, **{**given, **arguments})
+    build = partial(torchvision.models.get_model, name, weights=None, **{**given, **arguments})
+    try:
+        net = build()
+    except (
+        NotImplementedError
+    ):  # without memory: RegNet works out its widths by tensors, whose values it reads
+        with torch.device("cpu"):
+            net = build().to("meta")
     if in_channels != 3:
         path, first = next((n, m) for n, m in net.named_modules() if isinstance(m, nn.Conv2d))
         settings = ("out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
