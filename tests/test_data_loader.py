@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -238,67 +233,63 @@ def test_a_picture_that_vanished_is_named_without_a_traceback(pictures: PictureS
         list(loader.batches(0))
     assert str(caught.value).startswith(f"{gone.key} can no longer be read: no such file; ")
     assert "Traceback" not in str(caught.value)
-    assert multiprocessing.active_children() == []
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("reading")]
 
 
 def test_closing_early_ends_the_workers(pictures: PictureSet) -> None:
+    before = threading.active_count()
     batches = Loader(pictures, PREPROCESSING, batch=2, seed=0, augment=AUGMENT, workers=2).batches(0)
     next(batches)
-    assert len(multiprocessing.active_children()) == 2
+    assert threading.active_count() == before + 2
     batches.close()
-    assert multiprocessing.active_children() == []
+    assert threading.active_count() == before
 
 
-def test_workers_leave_signals_to_their_parent(pictures: PictureSet) -> None:
-    loader = Loader(pictures, PREPROCESSING, batch=2, seed=0, workers=2)
-    batches = loader.batches(0)
-    first = next(batches)
-    for child in multiprocessing.active_children():
-        os.kill(child.pid, signal.SIGINT)
-        os.kill(child.pid, signal.SIGTERM)
-    assert same([first, *batches], list(Loader(pictures, PREPROCESSING, batch=2, seed=0).batches(0)))
-    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
-
-
-@pytest.mark.skipif(
-    sys.platform != "linux", reason="asks Linux for it; elsewhere torch's workers notice within 5 s"
-)
-def test_workers_die_with_a_parent_that_is_killed(pictures: PictureSet) -> None:
-    root = pictures.pictures[0].source.parents[1]
-    code = f"""
-import multiprocessing, time
-from convarium.data.folders import read_data
-from convarium.data.loader import Loader
-from convarium.data.preprocessing import Preprocessing
-pictures = read_data({str(root)!r}).parts["all"]
-batches = Loader(pictures, Preprocessing(16), batch=1, seed=0, workers=2).batches(0)
-next(batches)
-print(*[child.pid for child in multiprocessing.active_children()], flush=True)
-time.sleep(60)
-"""
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-    parent = subprocess.Popen(
-        [sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True
+def test_batches_are_made_ahead_but_not_all(pictures: PictureSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[object] = []
+    whole = Preprocessing.open
+    monkeypatch.setattr(
+        Preprocessing, "open", lambda self, source: opened.append(source) or whole(self, source)
     )
-    with parent:
-        children = [int(word) for word in parent.stdout.readline().split()]
-        parent.kill()
-    assert len(children) == 2
-    deadline = time.monotonic() + 30
-    while any(alive(child) for child in children) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not any(alive(child) for child in children)
+    many = PictureSet(("a",), tuple(Picture(f"{n:03}", np.zeros((4, 4), np.uint8), 0) for n in range(400)))
+    batches = Loader(many, Preprocessing(4, "L"), batch=40, seed=0, workers=2).batches(0)
+    next(batches)
+    deadline = time.monotonic() + 20
+    while len(opened) < 120 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.1)
+    batches.close()
+    assert 120 <= len(opened) <= 160
 
 
-def alive(process: int) -> bool:
+def test_workers_leave_torchs_threads_to_the_network(pictures: PictureSet) -> None:
+    before = torch.get_num_threads()
+    later: list[int] = []
+    torch.set_num_threads(3)
     try:
-        state = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return state != "Z"
+        loader = Loader(pictures, PREPROCESSING, batch=2, seed=0, augment=AUGMENT, workers=2)
+        for _ in loader.batches(0):
+            assert torch.get_num_threads() == 3
+        other = threading.Thread(target=lambda: later.append(torch.get_num_threads()))
+        other.start()
+        other.join()
+    finally:
+        torch.set_num_threads(before)
+    assert later == [3]
 
 
-@pytest.mark.parametrize("fields", [{"batch": 0}, {"workers": -1}, {"prepared": torch.zeros(1, 3, 16, 16)}])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"batch": 0},
+        {"workers": -1},
+        {"prepared": torch.zeros(1, 3, 16, 16, dtype=torch.uint8)},
+        {"prepared": torch.zeros(23, 3, 15, 15, dtype=torch.uint8)},
+        {"prepared": torch.zeros(23, 3, 17, 17, dtype=torch.uint8)},
+        {"prepared": torch.zeros(23, 1, 16, 16, dtype=torch.uint8)},
+        {"prepared": torch.zeros(23, 3, 16, 16)},
+    ],
+)
 def test_loader_refuses_what_it_cannot_do(pictures: PictureSet, fields: dict[str, object]) -> None:
     with pytest.raises(ArgumentError):
         Loader(pictures, PREPROCESSING, **{"batch": 2, "seed": 0, **fields})

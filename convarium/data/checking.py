@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
+from convarium.data import cache as files
 from convarium.data.pictures import PictureSet
 from convarium.data.preprocessing import Preprocessing
 from convarium.errors import PictureError
+
+_CHUNK = 16
+
+Progress = Callable[[int, int], None]
 
 
 @dataclass
@@ -27,8 +35,8 @@ class Checked:
 
     `good` has the pictures that can be decoded, in their order; `damaged` the key and the reason of each
     other. `prepared` is uint8 (N, C, size, size), aligned with `good.pictures`, or None where it would not
-    fit. `mean` and `std` are per channel, of the prepared pictures in 0..1; std is at least 1/255, so that
-    it can be divided by.
+    fit; with a margin its squares may be larger. `mean` and `std` are per channel, of the prepared pictures
+    without margin in 0..1; std is at least 1/255, so that it can be divided by.
     """
 
     good: PictureSet
@@ -43,77 +51,130 @@ def check(
     preprocessing: Preprocessing,
     memory: int = 1 << 30,
     threads: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
+    cache: Path | None = None,
+    margin: bool = False,
 ) -> Checked:
     """Decode every pixel of every picture, and keep the prepared pictures where they fit.
 
     Args:
         pictures: the set to look through.
         preprocessing: its size, mode and filter are used; not its mean and std.
-        memory: most bytes that the prepared pictures may take.
+        memory: most bytes that the prepared pictures may take; not asked for where there is a cache.
         threads: None is one for each processor, 16 at most.
         progress: called in this thread with the number done and the number of all.
+        cache: folder in which the prepared pictures are kept as a file, which `prepared` then shows; where this
+            was done before for the same contents, nothing is decoded.
+        margin: prepare squares of `wider`'s size, for training to cut from.
 
     Returns:
         Good and damaged pictures, and the statistics of the good ones.
+
+    Raises:
+        RunError: the cache's disk is too small, or its folder cannot be written.
     """
+    wide = wider(preprocessing) if margin else preprocessing
     every = pictures.pictures
-    shape = (len(every), preprocessing.channels, preprocessing.size, preprocessing.size)
-    prepared = torch.empty(shape, dtype=torch.uint8) if math.prod(shape) <= memory else None
-    reasons: dict[int, str] = {}
-    histogram = np.zeros((preprocessing.channels, 256), np.int64)
+    if cache is None:
+        shape = (len(every), wide.channels, wide.size, wide.size)
+        prepared = None
+        if math.prod(shape) <= memory:
+            layout = torch.channels_last if wide != preprocessing else torch.contiguous_format
+            prepared = torch.empty(shape, dtype=torch.uint8, memory_format=layout)
+        filled = 0
+
+        def keep(rows: Tensor) -> None:
+            nonlocal filled
+            if prepared is not None:
+                prepared[filled : filled + len(rows)] = rows
+            filled += len(rows)
+
+        found = _look(pictures, preprocessing, wide, threads, progress, keep)
+        prepared = None if prepared is None else prepared[:filled]
+    else:
+
+        def make(keep: Callable[[Tensor], None]) -> files.Found:
+            return _look(pictures, preprocessing, wide, threads, progress, keep)
+
+        prepared, found = files.kept(cache, pictures, preprocessing, wide, make, progress)
+    damaged = dict(found.damaged)
+    good = tuple(picture for position, picture in enumerate(every) if position not in damaged)
+    return Checked(
+        PictureSet(pictures.classes, good),
+        [(every[position].key, reason) for position, reason in found.damaged],
+        prepared,
+        found.mean,
+        found.std,
+    )
+
+
+def wider(preprocessing: Preprocessing) -> Preprocessing:
+    """Preprocessing to a larger square, as far as `resize` leaves one, whose middle is the usual one to the bit.
+
+    The margin on each side is even, because torchvision rounds halves to even numbers where it cuts the middle.
+    """
+    spare = ((preprocessing.resize or preprocessing.size) - preprocessing.size) // 4 * 4
+    return dataclasses.replace(preprocessing, size=preprocessing.size + spare)
+
+
+def size_on_disk(pictures: PictureSet, preprocessing: Preprocessing, margin: bool = False) -> int:
+    """Bytes that the cache of `check` will take, at most, but for what is said of damaged pictures."""
+    return files.size(len(pictures), wider(preprocessing) if margin else preprocessing)
+
+
+def _look(
+    pictures: PictureSet,
+    preprocessing: Preprocessing,
+    wide: Preprocessing,
+    threads: int | None,
+    progress: Progress | None,
+    keep: Callable[[Tensor], None],
+) -> files.Found:
+    """Decode everything in threads; give the prepared rows, in their order and without the damaged, to `keep`."""
+    every = pictures.pictures
+    histogram = np.zeros((wide.channels, 256), np.int64)
+    margin = (wide.size - preprocessing.size) // 2
+    inner = slice(margin, margin + preprocessing.size)
+    reasons: list[tuple[int, str]] = []
     halt = threading.Event()
 
-    def look(positions: range) -> tuple[int, dict[int, str], np.ndarray, float]:
-        bad, seen, began = {}, np.zeros_like(histogram), time.thread_time()
+    def look(positions: range) -> tuple[int, Tensor, list[tuple[int, str]], np.ndarray, float]:
+        bad, rows, seen, began = [], [], np.zeros_like(histogram), time.thread_time()
         for position in positions:
             if halt.is_set():
                 break
             try:
-                tensor = preprocessing.prepare(preprocessing.open(every[position].source))
+                row = wide.prepare(wide.open(every[position].source))
             except PictureError as error:
-                bad[position] = str(error)
+                bad.append((position, str(error)))
                 continue
-            for counts, plane in zip(seen, tensor.numpy(), strict=True):
-                counts += Image.fromarray(plane).histogram()
-            if prepared is not None:
-                prepared[position] = tensor
-        return len(positions), bad, seen, time.thread_time() - began
+            for counts, plane in zip(seen, row[:, inner, inner].numpy(), strict=True):
+                counts += Image.fromarray(np.ascontiguousarray(plane)).histogram()
+            rows.append(row)
+        made = torch.stack(rows) if rows else torch.empty(0, wide.channels, wide.size, wide.size).byte()
+        return len(positions), made, bad, seen, time.thread_time() - began
 
-    chunks = (range(first, min(first + 16, len(every))) for first in range(0, len(every), 16))
+    chunks = (range(first, min(first + _CHUNK, len(every))) for first in range(0, len(every), _CHUNK))
     workers = threads or min(16, os.cpu_count() or 1)
     lanes, done = 1, 0
     pool = ThreadPoolExecutor(workers)
     try:
-        running = {pool.submit(look, chunk) for chunk in islice(chunks, lanes)}
+        running = deque(pool.submit(look, chunk) for chunk in islice(chunks, lanes))
         while running:
-            ready, running = wait(running, return_when=FIRST_COMPLETED)
-            for future in ready:
-                number, bad, seen, seconds = future.result()
-                # Below a millisecond a picture is mostly Python, and threads only wait for each other.
-                lanes = 2 * workers if threads or seconds > 1e-3 * number else 1
-                reasons |= bad
-                histogram += seen
-                done += number
-                if progress is not None:
-                    progress(done, len(every))
-            running |= {pool.submit(look, chunk) for chunk in islice(chunks, max(0, lanes - len(running)))}
+            number, rows, bad, seen, seconds = running.popleft().result()
+            # Below a millisecond a picture is mostly Python, and threads only wait for each other.
+            lanes = 4 * workers if threads or seconds > 1e-3 * number else 1
+            running.extend(pool.submit(look, chunk) for chunk in islice(chunks, max(0, lanes - len(running))))
+            keep(rows)
+            reasons += bad
+            histogram += seen
+            done += number
+            if progress is not None:
+                progress(done, len(every))
     finally:
         halt.set()
         pool.shutdown(wait=True, cancel_futures=True)
-    good = [position for position in range(len(every)) if position not in reasons]
-    if prepared is not None and reasons:
-        for place, position in enumerate(good):  # in place: a copy would need the memory twice
-            prepared[place] = prepared[position]
-        prepared = prepared[: len(good)]
-    mean, std = _moments(histogram)
-    return Checked(
-        PictureSet(pictures.classes, tuple(every[position] for position in good)),
-        [(every[position].key, reasons[position]) for position in sorted(reasons)],
-        prepared,
-        mean,
-        std,
-    )
+    return files.Found(reasons, *_moments(histogram))
 
 
 def _moments(histogram: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
