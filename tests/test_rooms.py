@@ -15,7 +15,7 @@ ROOMS = (
     *("errors", "storage", "layers", "joins", "net", "models", "costs", "draw"),
     *("data", "training", "methods", "judge"),
     *("explain", "zeroshot", "deploy", "lab", "extract", "classifier", "packing"),
-    *("evaluation", "account", "sitting", "beginning", "api", "choosing"),
+    *("evaluation", "account", "sitting", "beginning", "planning", "api", "choosing"),
     *("cli", "web"),
 )  # fmt: skip
 

@@ -336,12 +336,6 @@ def test_a_recipe_is_frozen():
         RECIPES["scratch"].lr = 1.0
 
 
-def test_a_small_net_stays_in_float32():
-    task = Classify(create("lenet5"))
-    way = choose("auto", task, (8, 1, 28, 28), 10, torch.device("cpu"))
-    assert not way.bf16 and "30 ms" in way.reason
-
-
 def test_choosing_leaves_the_task_as_it_was():
     task = small()
     before = copy.deepcopy(task)
