@@ -26,6 +26,7 @@ from convarium.judge.report import ReportContent, Shown, duration
 from convarium.judge.suspects import suspects
 from convarium.models import front
 from convarium.training.checkpoint import Progress
+from convarium.training.pace import verdict
 from convarium.training.precision import Precision
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def report(
         notes=[*found.notes, *notes, *_warnings(config, sets)],
         damaged=damaged,
         times=times,
-        verdict="",
+        verdict=verdict(progress, way.bf16),
         grid=[_shown(held, i, given, clf.preprocessing) for i in drawn],
         reliability=reliability(given, labels),
         temperature=temperature,
@@ -163,12 +164,16 @@ def _summary(
             f"{clf.net.size} x {clf.net.size}, {'grey' if clf.net.in_channels == 1 else 'colour'}, {config['fit']}",
         ),
         ("training", f"{progress.epoch} epochs, {progress.step:,} steps, {duration(progress.seconds)}"),
-        ("arithmetic", f"{'bfloat16 with channels last' if way.bf16 else 'float32'}: {way.reason}"),
+        ("arithmetic", f"{_arithmetic(way)}: {way.reason}"),
         (
             "machine",
             f"{platform.machine()}, {clf.device.type}, {torch.get_num_threads()} threads, torch {torch.__version__}",
         ),
     ]
+
+
+def _arithmetic(way: Precision) -> str:
+    return ("bfloat16" if way.bf16 else "float32") + (", channels last" if way.channels_last else "")
 
 
 def _warnings(config: dict[str, Any], sets: dict[str, Checked]) -> list[str]:

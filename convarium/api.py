@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,18 +12,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from convarium import __version__, beginning, classifier, sitting
+from convarium import beginning, classifier, sitting
 from convarium.classifier import Classifier
-from convarium.errors import ArgumentError, DataError
+from convarium.errors import ArgumentError
 from convarium.judge.intervals import Proportion
 from convarium.judge.metrics import Metrics
 from convarium.models import front
-from convarium.training import recipes
-from convarium.training.run import RunFolder, new_folder, without_none
+from convarium.planning import planned
+from convarium.training.run import RunFolder, new_folder
 from convarium.training.watch import Watch
 
 if TYPE_CHECKING:
     from convarium.costs.cost import Cost
+    from convarium.training.finder import Found
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,7 @@ def train(
     workers: int | None = None,
     precision: str = "auto",
     cache: str | Path | None = None,
+    tensorboard: bool = False,
     minutes: float | None = None,
     save_minutes: float = 5.0,
     quiet: bool = True,
@@ -152,6 +155,7 @@ def train(
         workers: processes that decode pictures; none where all fit into memory, else one a core, where None.
         precision: "auto" measures, "fp32", or "bf16".
         cache: folder for prepared pictures where they do not fit into memory; none are kept where None.
+        tensorboard: also write each epoch for TensorBoard, into the run's folder (needs the extra `track`).
         minutes: that training may take in all; the recipe's epochs are then cut to what fits.
         save_minutes: between two saved states within an epoch.
         quiet: say nothing about progress.
@@ -165,93 +169,39 @@ def train(
         UserError: anything that the user can mend; the message says how.
         Interrupted: stopped by a signal; `resume` goes on.
     """
-    row = front.variant(model)
-    if row.family == "clip":  # its `classes` are the width of a common space
-        raise ArgumentError(
-            f"{model} gives features of pictures and texts, not class scores, so it cannot be trained on classes here; "
-            "choose another network; `convarium list` shows them"
-        )
-    for name, way in _ELSEWHERE.items():
-        if name in (arguments or {}):
-            raise ArgumentError(f"{name} is no argument to set on the network: {way}")
-    if not str(data):
-        raise DataError("no data: the path is empty")
+    plan = planned(
+        data,
+        model,
+        weights=weights,
+        val=val,
+        fraction=fraction,
+        fold=fold,
+        seed=seed,
+        size=size,
+        channels=channels,
+        fit=fit,
+        mean=mean,
+        std=std,
+        recipe=recipe,
+        workers=workers,
+        precision=precision,
+        cache=cache,
+        tensorboard=tensorboard,
+        minutes=minutes,
+        save_minutes=save_minutes,
+        arguments=arguments,
+        **changes,
+    )
     _check_path(Path(out or "."))
-    chosen = recipes.recipe(recipe or ("finetune" if weights else "scratch"), **changes)
-    if not chosen.backbone and weights is None:
-        raise ArgumentError(
-            f"the recipe {recipe} trains nothing but the classifier, so it needs trained weights: give --weights, as "
-            f"`convarium weights {model}` lists them, or take the recipe scratch"
-        )
-    for name, value in (("minutes", minutes), ("save_minutes", save_minutes)):
-        if value is not None and not value > 0:
-            raise ArgumentError(f"{name} = {value}; it must be above 0")
-    if workers is not None and (not isinstance(workers, int) or workers < 0):
-        raise ArgumentError(f"workers = {workers!r}; it must be 0 or more")
-    if not isinstance(seed, int) or not 0 <= seed < 2**63:
-        raise ArgumentError(f"seed = {seed!r}; it must be a whole number from 0 to 2**63 - 1")
-    found = beginning.read(Path(data), None if val is None else Path(val), fraction, seed, fold)
-    if channels is None:
-        channels = row.in_channels if row.in_channels in (1, 3) else 3
-    if channels not in (1, 3):
-        raise ArgumentError(f"channels = {channels}; it must be 1 (grey) or 3 (colour)")
-    start = beginning.weights_of(model, weights, size, channels, fit, mean, std)
-    given = {**start.arguments, **beginning.regularised(model, chosen), **(arguments or {})}
-    with torch.device("meta"):  # a first look, so that a wrong size is told before any picture is read
-        probe = front.create(
-            model, classes=len(found.classes), in_channels=channels, size=start.size, **given
-        )
-    if changes.get("auxiliary") and not getattr(probe, "taps", ()):
-        raise ArgumentError(
-            f"auxiliary = {changes['auxiliary']}, but {model} has no auxiliary classifiers that are trained here; "
-            "leave it out"
-        )
-    augment = chosen.augment
-    if augment == "auto":
-        augment = "photo" if channels == 3 and probe.size >= 64 else "light"
-    found.notes += start.notes
-    config = {
-        "convarium": __version__,
-        "data": str(Path(data).absolute()),
-        "val": None if val is None else str(Path(val).absolute()),
-        "classes": list(found.classes),
-        "fraction": float(fraction),
-        "fold": None if fold is None else list(fold),
-        "seed": seed,
-        "fit": fit or (start.preprocessing or {}).get("fit", "crop"),
-        "augment": augment,
-        "workers": workers,
-        "precision": precision,
-        "cache": None if cache is None else str(Path(cache).absolute()),
-        "budget": minutes,
-        "minutes": save_minutes,
-        "weights": start.weights,
-        "weights_sha256": start.sha256,
-        "preprocessing": start.preprocessing,
-        "architecture": probe.architecture,
-        "recipe": {"name": recipe or ("finetune" if weights else "scratch"), **chosen.to_dict()},
-    }
-    config = without_none(config)  # as the file will tell it when the run goes on
-    tensors = [*probe.parameters(), *probe.buffers()]
-    # Two states (the old one stays until the new one is whole), each with two moments and an average; the model.
-    needed = 10 * sum(t.numel() * t.element_size() for t in tensors) + 2_000_000
     folder = RunFolder(
         Path(out)
         if out is not None
         else new_folder(Path("runs"), f"{_plain(Path(data))}-{model.replace(':', '-')}")
     )
     with folder.held():
-        folder.start(config, needed)
-        return _finished(sitting.sit(folder, config, found, Watch(quiet, chosen.epochs), resume=False))
-
-
-_ELSEWHERE = {
-    "classes": "the data decides it",
-    "in_channels": "say it with --channels",
-    "size": "say it with --size",
-    "weights": "say it with --weights",
-}
-"""Arguments of every network, and where they are said."""
+        folder.start(plan.config, plan.needed)
+        watch = Watch(quiet, plan.config["recipe"]["epochs"])
+        return _finished(sitting.sit(folder, plan.config, plan.found, watch, resume=False))
 
 
 @dataclass(frozen=True)
@@ -314,6 +264,32 @@ def train_folds(
         else:
             runs.append(train(data, model, place, fold=(number, folds), **asked))
     return Folds(folder, tuple(runs))
+
+
+def find_rate(
+    data: str | Path, model: str = "resnet18", *, steps: int = 100, quiet: bool = True, **asked: Any
+) -> Found:
+    """Try learning rates from low to high, a step each, and suggest one; nothing is kept.
+
+    Args:
+        data: as for `train`.
+        model: as for `train`.
+        steps: at most.
+        quiet: say nothing about progress.
+        asked: all else as for `train`.
+
+    Returns:
+        Rates, losses, and a suggestion with its reason.
+
+    Raises:
+        UserError: anything that the user can mend.
+        Interrupted: stopped by a signal.
+    """
+    plan = planned(data, model, **asked)
+    with tempfile.TemporaryDirectory() as folder:
+        place = RunFolder(Path(folder))
+        place.start(plan.config, plan.needed)
+        return sitting.find_rate(place, plan.config, plan.found, Watch(quiet), steps)
 
 
 def resume(run: str | Path, quiet: bool = True) -> Run:

@@ -32,6 +32,7 @@ from convarium.cli import (
     memory,
     pack,
     predict,
+    rate,
     show,
     split,
     train,
@@ -77,6 +78,7 @@ app.command("compare")(compare.run)
 app.command("choose")(choose.run)
 app.command("inspect")(inspect.run)
 app.command("split")(split.run)
+app.command("rate")(rate.run)
 app.command("train")(train.run)
 app.command("resume")(train.go_on)
 app.command("evaluate")(evaluate.run)

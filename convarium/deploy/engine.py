@@ -6,6 +6,7 @@ import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -90,12 +91,12 @@ def _ways(
             made = fused.with_onednn(made)  # type: ignore[arg-type]
         return lambda x: made(x.to(number).contiguous(memory_format=torch.channels_last)).float()
 
-    ways = []
+    ways: list[tuple[str, Callable[[], Callable[[Tensor], Tensor]]]] = []
     for name, number in numbers:
         if graph is not None and device.type == "cpu":
-            ways.append((f"{name}, fused by oneDNN", lambda number=number: make(number, True)))
+            ways.append((f"{name}, fused by oneDNN", partial(make, number, True)))
         else:
-            ways.append((f"{name}{folded}, channels last", lambda number=number: make(number, False)))
+            ways.append((f"{name}{folded}, channels last", partial(make, number, False)))
     return ways
 
 

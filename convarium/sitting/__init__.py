@@ -17,14 +17,16 @@ from convarium.errors import DataError, Interrupted, RunError
 from convarium.judge.metrics import Metrics
 from convarium.sitting.finish import finish
 from convarium.sitting.frozen import head_first, learn_classifier
-from convarium.sitting.learn import learn, network
+from convarium.sitting.learn import USUAL, learn, loader_of, network, setting_of, task_of
 from convarium.sitting.look import look
 from convarium.sitting.state import End, Sitting, Trained
-from convarium.training import checkpoint, signals
+from convarium.training import checkpoint, finder, precision, signals
+from convarium.training.allocator import keep_freed_memory
 from convarium.training.run import RunFolder
+from convarium.training.track import tensorboard
 from convarium.training.watch import Watch
 
-__all__ = ["End", "already", "sit"]
+__all__ = ["End", "already", "find_rate", "sit"]
 
 
 def sit(folder: RunFolder, config: dict[str, Any], found: Data, watch: Watch, resume: bool) -> End:
@@ -48,6 +50,9 @@ def sit(folder: RunFolder, config: dict[str, Any], found: Data, watch: Watch, re
     now = Sitting(folder, config, found, watch, resume, device)
     if list(found.classes) != config["classes"]:
         raise DataError(f"{found.root} has other classes than when {folder.folder} began; start a new run")
+    if config.get("tensorboard"):
+        watch.trackers.append(tensorboard(folder.folder / "tensorboard"))
+    keep_freed_memory()
     with signals.listening() as stop:
         try:
             started = time.perf_counter()
@@ -64,6 +69,9 @@ def sit(folder: RunFolder, config: dict[str, Any], found: Data, watch: Watch, re
             if not folder.state.exists() or resume:
                 raise
             raise type(error)(f"{error}; when that is mended, {_how_to_go_on(folder)}") from error
+        finally:
+            for tracker in watch.trackers:
+                tracker.close()
     return End(folder, metrics, trained.progress)
 
 
@@ -91,6 +99,46 @@ def _train(now: Sitting, preprocessing: Preprocessing, stop: signals.Stop) -> Tr
     if recipe.head and not now.resume:
         head_first(now, net, preprocessing, stop)
     return learn(now, net, preprocessing, stop)
+
+
+def find_rate(
+    folder: RunFolder, config: dict[str, Any], found: Data, watch: Watch, steps: int
+) -> finder.Found:
+    """Try learning rates for a run, in a folder that is thrown away.
+
+    Args:
+        folder: for what is written on the way.
+        config: of the run.
+        found: the data with its parts.
+        watch: told how it goes.
+        steps: at most.
+
+    Returns:
+        Rates, losses and a suggestion.
+
+    Raises:
+        UserError: anything that the user can mend.
+        Interrupted: stopped by a signal.
+    """
+    now = Sitting(
+        folder, config, found, watch, False, torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    )
+    keep_freed_memory()
+    with signals.listening() as stop:
+        look(now, stop)
+        preprocessing = now.preprocessing(now.sets["train"].mean, now.sets["train"].std)
+        net = network(now)
+        if now.recipe.head:
+            head_first(now, net, preprocessing, stop)
+        task, recipe = task_of(now, net, now.recipe), now.recipe
+        batch = min(recipe.batch or USUAL, len(now.sets["train"].good))
+        size, channels = now.arguments["size"], now.arguments["in_channels"]
+        shape = (batch, channels, size, size)
+        way = precision.choose(config["precision"], task, shape, now.arguments["classes"], now.device)
+        setting = setting_of(now, way, preprocessing.normalise, lambda net: {}, stop)
+        with watch.bar("learning rates") as shown:
+            loader = loader_of(now, preprocessing, batch)
+            return finder.find(task, loader, recipe, setting, steps=steps, progress=shown)
 
 
 @contextmanager

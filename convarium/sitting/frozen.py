@@ -21,9 +21,10 @@ from convarium.judge import scoring
 from convarium.judge.metrics import measure
 from convarium.judge.scoring import BATCH, Given, in_eval_mode
 from convarium.net import Net
-from convarium.sitting.learn import kept_way, setting_of, task_of
+from convarium.sitting.learn import Decided, kept_decisions, setting_of, task_of
 from convarium.sitting.state import Sitting, Trained
 from convarium.training import loop, signals
+from convarium.training.checkpoint import Parts
 from convarium.training.precision import Precision
 from convarium.training.recipes import Recipe, recipe
 
@@ -53,7 +54,9 @@ def learn_classifier(now: Sitting, net: Net, preprocessing: Preprocessing, stop:
         f"features for {now.recipe.epochs} epochs"
     )
     features = {part: frozen.features(part) for part in now.sets}
-    way = kept_way(now, lambda: Precision(False, False, f"of the classifier; features: {frozen.how}"))
+    recipe, reason = now.recipe, f"of the classifier; features: {frozen.how}"
+    batch = recipe.batch or min(BATCH, len(now.sets["train"].good))
+    way = kept_decisions(now, lambda: Decided(Precision(False, False, reason), batch, recipe.epochs)).way
     parts = _fitted(now, frozen.tail, features, now.recipe, way, stop)
     frozen.tail.load_state_dict(loop.kept(parts).state_dict())
     given = {part: _given(frozen.tail, features[part][0], now.device) for part in features}
@@ -71,7 +74,8 @@ def head_first(now: Sitting, net: Net, preprocessing: Preprocessing, stop: signa
     """
     frozen = _Frozen(now, net, preprocessing, stop)
     features = {part: frozen.features(part) for part in ("train", "val")}
-    brief = replace(recipe("probe"), epochs=now.recipe.head, label_smoothing=now.recipe.label_smoothing)
+    shared = {name: getattr(now.recipe, name) for name in ("label_smoothing", "balance", "views")}
+    brief = replace(recipe("probe"), epochs=now.recipe.head, **shared)
     began = time.perf_counter()
     state = now.folder.state.with_name("classifier.safetensors")
     way = Precision(False, False, "features are kept")
@@ -220,7 +224,7 @@ class _Views:
         self.loader = Loader(
             train,
             now.preprocessing(),
-            batch=min(how.batch, len(train)),
+            batch=min(how.batch or BATCH, len(train)),
             seed=now.config["seed"],
             shuffle=True,
             balance=how.balance == "sampling",
@@ -254,7 +258,7 @@ def _fitted(
     how: Recipe,
     way: Precision,
     stop: signals.Stop,
-) -> loop.Parts:
+) -> Parts:
     with now.watch.bar("training the classifier"):
         return loop.fit(
             task_of(now, tail, how),

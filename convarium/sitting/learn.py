@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -22,11 +23,37 @@ from convarium.models import front
 from convarium.net import Net
 from convarium.sitting.state import Sitting, Trained
 from convarium.training import checkpoint, loop, signals
+from convarium.training.largest import largest
+from convarium.training.pace import epochs_within, rehearse, steps_in
 from convarium.training.precision import Precision, choose
 from convarium.training.recipes import Recipe
 from convarium.training.task import Classify
 
 _FIXED = ("architecture", "recipe", "fit", "augment", "seed", "weights", "preprocessing", "fold")
+
+
+USUAL = 64
+"""Pictures in a batch by which ways to compute are compared, where the largest batch is asked for."""
+
+STEPS = 16
+"""Steps of an epoch that the largest batch leaves, or little would be learnt."""
+
+
+@dataclass(frozen=True)
+class Decided:
+    """What a run finds out when it begins.
+
+    Args:
+        way: how steps are computed.
+        batch: pictures a pass.
+        epochs: that there is time for.
+        notes: what the user is told of it.
+    """
+
+    way: Precision
+    batch: int
+    epochs: int
+    notes: tuple[str, ...] = ()
 
 
 def network(now: Sitting, fresh: bool = False) -> Net:
@@ -78,43 +105,85 @@ def learn(now: Sitting, net: Net, preprocessing: Preprocessing, stop: signals.St
     Returns:
         The network to keep.
     """
-    config, watch, recipe = now.config, now.watch, now.recipe
-    task = task_of(now, net, recipe)
-    train = now.sets["train"]
-    batch = min(recipe.batch, len(train.good))
-    loader = Loader(
-        train.good,
-        preprocessing,
-        batch=batch,
-        seed=config["seed"],
-        augment=SETS[config["augment"]],
-        shuffle=True,
-        workers=now.workers(train),
-        prepared=train.prepared,
-        drop_last=len(train.good) % batch == 1 and batch > 1,  # batch norm cannot work on one picture
-        balance=recipe.balance == "sampling",
-    )
-    size = now.arguments["size"]
-    shape = (batch, now.arguments["in_channels"], size, size)
-    way = kept_way(
-        now, lambda: choose(config["precision"], task, shape, now.arguments["classes"], now.device)
-    )
-    watch.note(
-        f"{config['architecture']['name']} on {len(train.good):,} pictures of {len(now.found.classes)} classes, "
-        f"{len(now.sets['val'].good):,} held out; {recipe.epochs} epochs; "
-        f"{'bfloat16' if way.bf16 else 'float32'} ({way.reason})"
-    )
+    config, watch, train = now.config, now.watch, now.sets["train"]
+    task = task_of(now, net, now.recipe)
 
     def validate(network: nn.Module) -> dict[str, float]:
         judged = _judged(now, network, preprocessing, stop)
         return {"val_loss": judged.loss, "val_top1": judged.top1.value}
 
+    decided = kept_decisions(now, lambda: _decide(now, task, preprocessing, stop))
+    way, recipe = decided.way, replace(now.recipe, batch=decided.batch, epochs=decided.epochs)
+    watch.epochs = recipe.epochs
+    arithmetic = "bfloat16" if way.bf16 else "float32"
+    watch.note(
+        f"{config['architecture']['name']} on {len(train.good):,} pictures of {len(now.found.classes)} classes, "
+        f"{len(now.sets['val'].good):,} held out; {recipe.epochs} epochs; {arithmetic} ({way.reason})"
+    )
+    for note in decided.notes:
+        watch.note(note)
+    loader = loader_of(now, preprocessing, recipe.batch)
     setting = setting_of(now, way, preprocessing.normalise, validate, stop)
-    with watch.bar("training"), _telling_of_one_picture(batch):
+    with watch.bar("training"), _telling_of_one_picture(recipe.batch):
         parts = loop.fit(task, loader, recipe, setting, now.resume)
-    return Trained(
-        cast(Net, loop.kept(parts)), parts.progress, way
-    )  # or a wrapped one, which answers as a Net does
+    net = cast(Net, loop.kept(parts))  # or a wrapped one, which answers as a Net does
+    return Trained(net, parts.progress, way, notes=tuple(filter(None, (parts.progress.ended,))))
+
+
+def loader_of(now: Sitting, preprocessing: Preprocessing, batch: int) -> Loader:
+    """The training pictures in batches."""
+    train = now.sets["train"]
+    return Loader(
+        train.good,
+        preprocessing,
+        batch=batch,
+        seed=now.config["seed"],
+        augment=SETS[now.config["augment"]],
+        shuffle=True,
+        workers=now.workers(train),
+        prepared=train.prepared,
+        drop_last=len(train.good) % batch == 1 and batch > 1,  # batch norm cannot work on one picture
+        balance=now.recipe.balance == "sampling",
+    )
+
+
+def _decide(now: Sitting, task: Classify, preprocessing: Preprocessing, stop: signals.Stop) -> Decided:
+    """What is found out when a run begins: how to compute, the batch, and how many epochs there is time for."""
+    recipe, notes, count = now.recipe, list[str](), len(now.sets["train"].good)
+    size, channels = now.arguments["size"], now.arguments["in_channels"]
+    batch = min(recipe.batch or USUAL, count)
+    shape = (batch, channels, size, size)
+    way = choose(now.config["precision"], task, shape, now.arguments["classes"], now.device)
+    if not recipe.batch:
+        found = largest(task, (channels, size, size), recipe, now.device, way)
+        if not found.batch:
+            raise ArgumentError(f"{found.reason}; take a smaller --size or another network")
+        batch = max(2, min(found.batch, count // STEPS))
+        notes.append(
+            f"a batch of {batch}: {found.reason}"
+            if batch == found.batch
+            else f"a batch of {batch}, so that an epoch has {STEPS} steps; by memory {found.batch} would do"
+        )
+    epochs = recipe.epochs
+    if budget := now.config.get("budget"):
+        loader = loader_of(now, preprocessing, batch)
+        setting = setting_of(now, way, preprocessing.normalise, lambda net: {}, stop)
+        step = rehearse(task, loader, recipe, setting)
+        # A picture that is only looked at takes about a third of one that is learnt from.
+        looking = step / batch / recipe.accumulate / 3 * len(now.sets["val"].good)
+        epochs = epochs_within(60 * budget, step, steps_in(loader, recipe), looking)
+        if not epochs:
+            one = (step * steps_in(loader, recipe) + looking) / 60
+            raise ArgumentError(
+                f"--minutes {budget:g}: one epoch takes about {one:.1f} minutes here; give it more, or take a smaller "
+                "network or --size, or the recipe probe"
+            )
+        if epochs < recipe.epochs:
+            notes.append(
+                f"{epochs} of {recipe.epochs} epochs fit into {budget:g} minutes; the schedule is cut to them"
+            )
+        epochs = min(epochs, recipe.epochs)
+    return Decided(way, batch, epochs, tuple(notes))
 
 
 def setting_of(
@@ -146,11 +215,12 @@ def setting_of(
         minutes=now.config["minutes"],
         stop=stop,
         watcher=now.watch,
+        budget=60 * now.config["budget"] if "budget" in now.config else None,
     )
 
 
-def kept_way(now: Sitting, decide: Callable[[], Precision]) -> Precision:
-    """How steps are computed: decided when a run begins, and kept, with all that must not change, when it goes on.
+def kept_decisions(now: Sitting, decide: Callable[[], Decided]) -> Decided:
+    """What is decided when a run begins, and kept, with all that must not change, when it goes on.
 
     Args:
         now: the sitting.
@@ -167,7 +237,11 @@ def kept_way(now: Sitting, decide: Callable[[], Precision]) -> Precision:
     if now.resume and kept.exists():
         try:
             before = json.loads(kept.read_text("utf-8"))
-            way = Precision(*before["precision"])
+            decided = Decided(
+                Precision(*before["precision"]),
+                before.get("batch", now.recipe.batch),
+                before.get("epochs", now.recipe.epochs),
+            )
             changed = [part for part in data if before["data"].get(part) != data[part]]
             edited = [
                 name for name in fixed if before["config"].get(name) != json.loads(json.dumps(fixed[name]))
@@ -190,11 +264,18 @@ def kept_way(now: Sitting, decide: Callable[[], Precision]) -> Precision:
         torch_then = checkpoint.settings(now.folder.state)["torch"]
         if torch_then != torch.__version__:
             now.watch.note(f"note: begun with torch {torch_then}, now {torch.__version__}: bits may differ")
-        return way
-    way = decide()
-    content = {"precision": [way.bf16, way.channels_last, way.reason], "data": data, "config": fixed}
+        return decided
+    decided = decide()
+    way = decided.way
+    content = {
+        "precision": [way.bf16, way.channels_last, way.reason],
+        "batch": decided.batch,
+        "epochs": decided.epochs,
+        "data": data,
+        "config": fixed,
+    }
     storage.write_text(kept, json.dumps(content))
-    return way
+    return decided
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from convarium.data.augment import SETS
 from convarium.data.folders import fingerprint
 from convarium.data.loader import check
 from convarium.data.splits import write_split
@@ -22,7 +23,14 @@ def look(now: Sitting, stop: signals.Stop) -> None:
                 stop.check("no training was lost: pictures were still being checked")
                 shown(done, total)
 
-            now.sets[part] = checked = check(pictures, now.preprocessing(), progress=progress)
+            augment = SETS[now.config["augment"]]
+            now.sets[part] = checked = check(
+                pictures,
+                now.preprocessing(),
+                progress=progress,
+                cache=Path(now.config["cache"]) if "cache" in now.config else None,
+                margin=part == "train" and augment is not None and augment.area is not None,
+            )
         now.damaged += checked.damaged
         if now.damaged and not now.found.root.exists():
             raise DataError(

@@ -19,6 +19,9 @@ from convarium.training.recipes import Recipe, recipe
 from convarium.training.run import RunFolder
 from convarium.training.watch import Watch
 
+SMALL = 64
+"""Side in pixels below which pictures in memory are changed faster than a thread could be told to."""
+
 
 @dataclass
 class Sitting:
@@ -80,11 +83,12 @@ class Sitting:
         return Preprocessing(size, mode, fit, resize, mean=mean, std=std)
 
     def workers(self, checked: Checked) -> int:
-        """How many processes or threads decode pictures; none where all are in memory."""
+        """How many threads decode and change pictures; none where small ones are in memory already."""
         asked = self.config.get("workers")
         if asked is not None:
             return int(asked)
-        return 0 if checked.prepared is not None else min(8, torch.get_num_threads())
+        ready = checked.prepared is not None and self.arguments["size"] < SMALL
+        return 0 if ready else min(8, torch.get_num_threads())
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,8 @@ class Progress:
 
     Args:
         epoch: epochs finished.
-        batch: steps done in the epoch under way.
-        step: steps done in all.
+        batch: batches done in the epoch under way.
+        step: steps of the optimiser done in all.
         loss: sum of losses over the pictures of the epoch under way.
         correct: right answers in the epoch under way.
         seen: pictures seen in the epoch under way.
@@ -39,6 +39,10 @@ class Progress:
         plateau: what the schedule remembers.
         best: lowest validation loss so far, its epoch, and epochs since.
         finished: whether no step is left.
+        waiting: seconds in which computing stood still for want of pictures, of all epochs' training.
+        computing: the other seconds of that.
+        preparing: processor seconds of the processes that prepared pictures, where they share it with computing.
+        ended: why training ended before the recipe's epochs were done; empty where it did not.
     """
 
     epoch: int = 0
@@ -53,6 +57,10 @@ class Progress:
     plateau: dict[str, Any] = field(default_factory=dict)
     best: dict[str, Any] = field(default_factory=dict)
     finished: bool = False
+    waiting: float = 0.0
+    computing: float = 0.0
+    preparing: float = 0.0
+    ended: str = ""
 
 
 @dataclass
@@ -131,7 +139,8 @@ def progress(path: Path) -> Progress:
 
 def _content(path: Path) -> dict[str, Any]:
     try:
-        with safe_open(path, "pt") as file:
+        # As numpy: torch would open the file a second time, which another process may just have replaced.
+        with safe_open(path, "np") as file:
             content = json.loads(file.metadata()["convarium_state"])
     except FileNotFoundError as error:
         raise RunError(f"no state of training at {path}; there is nothing to resume") from error

@@ -1,19 +1,18 @@
 """The only training loop.
 
-Everything random in a step is a function of (seed, number of the step), everything random in a picture of (seed,
+Everything random in a step is a function of (seed, number of the batch), everything random in a picture of (seed,
 epoch, picture): so no generator's state is kept, and a run that is killed and resumed ends bit for bit where an
-uninterrupted one does.
+uninterrupted one does. The state is kept between two steps of the optimiser, never within one.
 """
 
 from __future__ import annotations
 
 import copy
-import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,28 +22,25 @@ from torch import Tensor, nn
 from convarium.errors import Interrupted, RunError, UserError
 from convarium.training import checkpoint, optim
 from convarium.training.checkpoint import Parts, Progress
+from convarium.training.pace import Batches, Pace, steps_in
 from convarium.training.precision import Precision
 from convarium.training.recipes import Recipe
 from convarium.training.signals import Stop
+from convarium.training.step import Taken, deterministic, take
 from convarium.training.task import Task
+
+OVERRUN = 1.1
+"""Times its budget that training may take before it ends early."""
 
 
 class Diverged(UserError):
     """The loss is not a number any more."""
 
 
-class Batches(Protocol):
-    """What the loop needs of a loader."""
-
-    def __len__(self) -> int: ...
-
-    def batches(self, epoch: int, start: int = 0) -> Iterator[Any]: ...
-
-
 class Watcher(Protocol):
     """Who is told how training goes."""
 
-    def step(self, progress: Progress, steps_per_epoch: int, loss: Tensor) -> None: ...
+    def step(self, progress: Progress, batches: int, loss: Tensor) -> None: ...
 
     def epoch(self, record: dict[str, Any]) -> None: ...
 
@@ -65,6 +61,8 @@ class Setting:
         minutes: between two states within an epoch.
         stop: looked at after each step.
         watcher: told how it goes.
+        budget: seconds of training and validating, over all sittings; a guard only: after an epoch that ends at more
+            than `OVERRUN` times as much, no other begins. None for none.
     """
 
     seed: int
@@ -76,6 +74,7 @@ class Setting:
     minutes: float
     stop: Stop
     watcher: Watcher
+    budget: float | None = None
 
 
 def fit(task: Task, loader: Batches, recipe: Recipe, setting: Setting, resume: bool = False) -> Parts:
@@ -102,7 +101,7 @@ def fit(task: Task, loader: Batches, recipe: Recipe, setting: Setting, resume: b
     parts = Parts(task, optim.optimizer(task, recipe), average, optim.Plateau(recipe.plateau), Progress())
     if resume:
         checkpoint.load(setting.state, parts)
-    with _deterministic(setting.device):
+    with deterministic(setting.device):
         while not parts.progress.finished:
             _epoch(parts, loader, recipe, setting)
     return parts
@@ -132,37 +131,54 @@ def _epoch(parts: Parts, loader: Batches, recipe: Recipe, setting: Setting) -> N
     saved = time.perf_counter()
     totals = _Totals(progress, setting.device)
     parts.task.train()
-    batches = loader.batches(progress.epoch, start=progress.batch)
+    steps, start = steps_in(loader, recipe), progress.batch
+    batches = loader.batches(progress.epoch, start=start)
+    pace = Pace(batches, setting.device)
     try:
-        for batch in batches:
-            rate = optim.learning_rate(recipe, progress.step, len(loader), parts.plateau.factor)
-            loss, correct = _step(parts, batch, rate, recipe, setting)
-            totals.add(loss, correct, len(batch.labels))
-            progress.batch += 1
+        while True:
+            rate = optim.learning_rate(recipe, progress.step, steps, parts.plateau.factor)
+            taken = take(
+                parts.task,
+                parts.optimizer,
+                islice(pace, recipe.accumulate),
+                rate,
+                recipe,
+                setting,
+                progress.epoch * len(loader) + progress.batch,
+                parts.average,
+            )
+            if taken is None:
+                break
+            totals.add(taken)
+            progress.batch += taken.batches
             progress.step += 1
-            setting.watcher.step(progress, len(loader), loss)
+            setting.watcher.step(progress, len(loader), taken.loss / taken.pictures)
             due = time.perf_counter() - saved > setting.minutes * 60
             if due or setting.stop.signal is not None:
                 totals.write()
+                pace.write(progress)
                 progress.epoch_seconds = time.perf_counter() - began
                 _save(parts, setting, last=setting.stop.signal is not None)
                 saved = time.perf_counter()
                 setting.stop.check(f"the state after step {progress.step} is kept")
     except UserError as error:
-        if not isinstance(error, Diverged):  # as when a picture has vanished: the steps until now are good
+        # As when a picture has vanished: the steps until now are good, unless one is half done.
+        if not isinstance(error, Diverged) and start + pace.given == progress.batch:
             totals.write()
+            pace.write(progress)
             progress.epoch_seconds = time.perf_counter() - began
             _save(parts, setting, last=False)
         raise
     finally:
         batches.close()  # type: ignore[attr-defined]
     totals.write()
+    pace.write(progress)  # after the workers have ended, when the system tells what they took
     record: dict[str, Any] = {
         "epoch": progress.epoch + 1,
         "step": progress.step,
         "train_loss": progress.loss / max(1, progress.seen),
         "train_top1": progress.correct / max(1, progress.seen),
-        "lr": optim.learning_rate(recipe, progress.step - 1, len(loader), parts.plateau.factor),
+        "lr": optim.learning_rate(recipe, progress.step - 1, steps, parts.plateau.factor),
     }
     try:
         if setting.validate is not None:
@@ -178,32 +194,25 @@ def _epoch(parts: Parts, loader: Batches, recipe: Recipe, setting: Setting) -> N
     _remember(parts, record, recipe)
     progress.epoch, progress.batch, progress.epoch_seconds = progress.epoch + 1, 0, 0.0
     progress.loss, progress.correct, progress.seen = 0.0, 0, 0
-    stale = recipe.patience and parts.progress.best["waited"] >= recipe.patience
-    progress.finished = bool(progress.epoch >= recipe.epochs or stale)
+    _end(progress, recipe, setting)
     _save(parts, setting, last=progress.finished)
     setting.watcher.epoch(record)
+    if progress.ended:
+        setting.watcher.note(f"note: {progress.ended}")
     setting.stop.check(f"the state after epoch {progress.epoch} is kept")
 
 
-def _step(parts: Parts, batch: Any, rate: float, recipe: Recipe, setting: Setting) -> tuple[Tensor, Tensor]:
-    """One step down the gradient; the loss and the number of right answers."""
-    _seed(_mixed(setting.seed, parts.progress.step), setting.device)
-    for group in parts.optimizer.param_groups:
-        group["lr"] = rate * group["rate"]
-    parts.optimizer.zero_grad(set_to_none=True)  # before the forward pass, which needs the memory
-    pictures = batch.pictures.to(setting.device, non_blocking=True)
-    labels = batch.labels.to(setting.device, non_blocking=True)
-    pictures = setting.precision.lay(setting.normalise(pictures))
-    with torch.autocast(setting.device.type, torch.bfloat16, enabled=setting.precision.bf16):
-        result = parts.task.step(pictures, labels)  # type: ignore[operator]
-    result["loss"].backward()
-    if recipe.clip:
-        trained = [p for group in parts.optimizer.param_groups for p in group["params"]]
-        nn.utils.clip_grad_norm_(trained, recipe.clip)
-    parts.optimizer.step()
-    if parts.average is not None:
-        parts.average.update_parameters(parts.task)  # type: ignore[operator]
-    return result["loss"].detach(), result["correct"].detach()
+def _end(progress: Progress, recipe: Recipe, setting: Setting) -> None:
+    """Decide after an epoch whether it was the last one."""
+    stale = recipe.patience and progress.best["waited"] >= recipe.patience
+    progress.finished = bool(progress.epoch >= recipe.epochs or stale)
+    if progress.finished or setting.budget is None or progress.seconds <= OVERRUN * setting.budget:
+        return
+    progress.finished = True
+    progress.ended = (
+        f"training ended after epoch {progress.epoch} of {recipe.epochs}: it has taken {progress.seconds:.0f} s, and "
+        f"{setting.budget:.0f} s were given; the learning rate had not come to its end, so fewer --epochs may do better"
+    )
 
 
 class _Totals:
@@ -215,10 +224,10 @@ class _Totals:
         self.loss = torch.tensor(progress.loss, dtype=kind, device=device)
         self.correct = torch.tensor(progress.correct, device=device)
 
-    def add(self, loss: Tensor, correct: Tensor, count: int) -> None:
-        self.loss += loss * count
-        self.correct += correct
-        self.progress.seen += count
+    def add(self, taken: Taken) -> None:
+        self.loss += taken.loss
+        self.correct += taken.correct
+        self.progress.seen += taken.pictures
 
     def write(self) -> None:
         self.progress.loss = self.loss.item()
@@ -260,38 +269,3 @@ def _save(parts: Parts, setting: Setting, last: bool) -> None:
                 f"{error}; the state before is intact, so resume the run when that is mended"
             ) from error
         setting.watcher.note(f"{error}; training goes on, and the state before is intact")
-
-
-def _seed(number: int, device: torch.device) -> None:
-    """Seed what the step draws from; torch.manual_seed looks for every kind of device, 0.2 ms each time."""
-    if device.type == "cpu":
-        torch.default_generator.manual_seed(number)
-    else:
-        torch.manual_seed(number)
-
-
-def _mixed(seed: int, step: int) -> int:
-    """One 63-bit seed from two numbers, equal on every machine."""
-    digest = hashlib.blake2b(f"step {seed} {step}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1
-
-
-@contextmanager
-def _deterministic(device: torch.device) -> Iterator[None]:
-    """Only algorithms that give the same bits each time; the generators and the setting are put back after."""
-    algorithms = torch.are_deterministic_algorithms_enabled()
-    only_warn = torch.is_deterministic_algorithms_warn_only_enabled()
-    filled = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
-    benchmark = torch.backends.cudnn.benchmark
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        # Warnings only on an accelerator: some backward passes there have no deterministic form.
-        torch.use_deterministic_algorithms(True, warn_only=device.type != "cpu")
-        # Every tensor is written before it is read here; filling each beforehand costs a tenth of a small step.
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-        torch.backends.cudnn.benchmark = False
-        try:
-            yield
-        finally:
-            torch.use_deterministic_algorithms(algorithms, warn_only=only_warn)
-            torch.utils.deterministic.fill_uninitialized_memory = filled  # type: ignore[attr-defined]
-            torch.backends.cudnn.benchmark = benchmark

@@ -19,7 +19,7 @@ class Recipe:
 
     Args:
         epochs: passes over the training pictures; over their kept features where only the classifier learns.
-        batch: pictures a pass through the network.
+        batch: pictures a pass through the network; 0 for the largest that fits into memory.
         accumulate: batches whose gradients are summed for one step.
         optimizer: "sgd" (momentum), "rmsprop" (momentum, decay 0.9) or "adamw".
         lr: highest learning rate.
@@ -104,7 +104,7 @@ class Recipe:
                 )
         limits: dict[str, tuple[Callable[[Any], bool], str]] = {
             "epochs": (lambda v: v >= 1, "a whole number of at least 1"),
-            "batch": (lambda v: v >= 1, "a whole number of at least 1"),
+            "batch": (lambda v: v >= 0, "a whole number of at least 1, or 0 for the largest that fits"),
             "accumulate": (lambda v: v >= 1, "a whole number of at least 1"),
             "lr": (lambda v: 0 < v < math.inf, "greater than 0"),
             "momentum": (lambda v: 0 <= v < 1, "from 0 to below 1"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from convarium.training import checkpoint
 from convarium.training.gauge import Gauge
+from convarium.training.track import Tracker
 
 
 class Watch:
@@ -23,14 +24,20 @@ class Watch:
         quiet: print nothing.
         epochs: how many there will be, for the bar.
         record: called with each finished epoch's record before it is printed.
+        trackers: told each finished epoch's record, too.
     """
 
     def __init__(
-        self, quiet: bool = False, epochs: int = 0, record: Callable[[dict[str, Any]], None] | None = None
+        self,
+        quiet: bool = False,
+        epochs: int = 0,
+        record: Callable[[dict[str, Any]], None] | None = None,
+        trackers: Sequence[Tracker] = (),
     ):
         self.console = Console(stderr=True, quiet=quiet, highlight=False)
         self.epochs = epochs
         self.record = record
+        self.trackers = list(trackers)
         self._bar: Progress | None = None
         self._task: Any = None
         self._shown = 0.0
@@ -58,7 +65,7 @@ class Watch:
             finally:
                 self._bar = None
 
-    def step(self, progress: checkpoint.Progress, steps_per_epoch: int, loss: Tensor) -> None:
+    def step(self, progress: checkpoint.Progress, batches: int, loss: Tensor) -> None:
         """One step is done; shown ten times a second at most, so that watching costs nothing."""
         if self._bar is None or time.perf_counter() - self._shown < 0.1:
             return
@@ -68,12 +75,13 @@ class Watch:
             f"epoch {progress.epoch + 1}/{self.epochs}  loss {float(loss):.3f}  {self._gauge.text()}".rstrip()
         )
         with suppress(OSError, ValueError):
-            self._bar.update(self._task, completed=progress.batch, total=steps_per_epoch, description=what)
+            self._bar.update(self._task, completed=progress.batch, total=batches, description=what)
 
     def epoch(self, record: dict[str, Any]) -> None:
         """One epoch is done."""
         if self.record is not None:
             self.record(record)
+        self._track(record)
         parts = [
             f"epoch {record['epoch']:>3}/{self.epochs}",
             f"train loss {record['train_loss']:.4f}  top-1 {record['train_top1']:6.2%}",
@@ -82,6 +90,18 @@ class Watch:
             parts.append(f"val loss {record['val_loss']:.4f}  top-1 {record['val_top1']:6.2%}")
         parts.append(f"{record['seconds']:.1f} s")
         self.note("  |  ".join(parts))
+
+    def _track(self, record: dict[str, Any]) -> None:
+        """Tell the trackers; one that fails is told nothing more, and training goes on."""
+        for tracker in list(self.trackers):
+            try:
+                tracker.epoch(record)
+            except (
+                Exception
+            ) as error:  # a tracker is somebody else's code: a full disk, a server that is gone
+                self.trackers.remove(tracker)
+                why = (str(error).strip() or type(error).__name__).splitlines()[0]
+                self.note(f"note: {type(tracker).__name__} is told no more ({why}); training goes on")
 
     def note(self, text: str) -> None:
         """One plain line; where nobody can read it (a closed terminal, a full disk), training goes on without."""
