@@ -128,8 +128,8 @@ def child(contender: str, name: str, batch: int, threads: int) -> None:
     """Train until told to stop: a line on standard input asks for so many steps, 0 for the end."""
     import torch
 
+    from convarium.costs.allocator import keep_freed_memory
     from convarium.costs.measured_memory import resident
-    from convarium.training.allocator import keep_freed_memory
 
     torch.set_num_threads(threads)
     torch.manual_seed(0)

@@ -70,9 +70,11 @@ def run(
     Networks are in evaluation mode; new ones have random weights, and pictures are noise. p50 is a median; a line is
     settled when its 95 % interval reaches at most 3 % to either side, and marked where it does not.
     """
+    from convarium.costs.allocator import keep_freed_memory
     from convarium.costs.latency import Race, keep
     from convarium.costs.records import Records
 
+    keep_freed_memory()
     candidates = _candidates(networks, batch, threads, dtype, device, size, channels_last)
     records = Records()
     earlier = [None if reuse is None else _earlier(candidate, records, reuse) for candidate in candidates]

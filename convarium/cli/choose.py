@@ -36,9 +36,11 @@ def run(
     """Choose a network under limits of time, size and accuracy; what is not certain on paper is measured here."""
     from convarium.choosing.budget import Way, choose
     from convarium.cli.compare import tell
+    from convarium.costs.allocator import keep_freed_memory
     from convarium.costs.choose import Limits
     from convarium.costs.records import Records
 
+    keep_freed_memory()
     found = choose(
         Limits(max_ms, max_mb, min_top1),
         among=among or (),

@@ -22,12 +22,14 @@ def run(
     from convarium.choosing.side_by_side import compare
     from convarium.cli.columns import brief, columns
     from convarium.cli.subject import refuse_missing
+    from convarium.costs.allocator import keep_freed_memory
     from convarium.costs.machine import this_machine
     from convarium.costs.records import Records
 
     for name in networks:
         refuse_missing(name)
     records = Records()
+    keep_freed_memory()
     rows = compare(
         networks,
         way=Way(batch, threads, device, dtype),

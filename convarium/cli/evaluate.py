@@ -23,8 +23,10 @@ def run(
     """Measure top-1, top-5, each class and confusions, with 95 % intervals."""
     import sys
 
+    from convarium.costs.allocator import keep_freed_memory
     from convarium.evaluation import evaluate
 
+    keep_freed_memory()
     judged = evaluate(model, data, part, mirror=mirror)
     if answers:
         judged.write_answers(answers)

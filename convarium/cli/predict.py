@@ -30,10 +30,12 @@ def run(
 ) -> None:
     """Say what is on pictures, in the order asked; exit status 3 when any could not be read."""
     from convarium.classifier import load
+    from convarium.costs.allocator import keep_freed_memory
     from convarium.errors import ArgumentError
 
     if as_json and as_csv:
         raise ArgumentError("--json and --csv were both given; choose one")
+    keep_freed_memory()
     sources = _sources(pictures)
     clf = load(model)
     clf.mirror = mirror

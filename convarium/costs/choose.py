@@ -23,6 +23,10 @@ CLOSE = 0.15
 """Networks within this share of the fastest are measured again, side by side with it."""
 
 
+DRIFT = 0.1
+"""A network must stay so far below the limit of time: what a machine does now and later differs by about a tenth."""
+
+
 class Timing(Protocol):
     """What choosing needs of a measurement: milliseconds a batch."""
 
@@ -280,11 +284,11 @@ class _Search:
             if math.isnan(timing.p50):
                 return Verdict(option, "rejected", f"cannot be run here: {timing.reason}")
             low, high = bounds(timing)
-            if limit is None or high <= limit:
+            if limit is None or high * (1 + DRIFT) <= limit:
                 return Verdict(option, "fits", "keeps the limits", timing)
             if low > limit:
                 return Verdict(option, "rejected", f"{timing.p50:.3g} ms measured, above {limit:g}", timing)
-        why = f"{timing.p50:.3g} ms measured ({low:.3g} to {high:.3g}), too near to {limit:g} to be relied on"
+        why = f"{timing.p50:.3g} ms measured ({low:.3g} to {high:.3g}), not a tenth below {limit:g}, so not to be relied on"
         return Verdict(option, "rejected", why, timing)
 
     def _decide(self, best: Verdict) -> None:
@@ -295,7 +299,7 @@ class _Search:
             timings = self.measure([v.option for v in near], 3)
             near = [replace(v, timing=timing) for v, timing in zip(near, timings, strict=True)]
         limit = self.limits.ms or math.inf
-        kept = [v for v in near if bounds(v.timing)[1] <= limit] or [best]
+        kept = [v for v in near if bounds(v.timing)[1] * (1 + DRIFT) <= limit] or [best]
         fastest = min(kept, key=lambda v: v.timing.p50)
         alike = [v for v in kept if bounds(v.timing)[0] <= bounds(fastest.timing)[1]]
         chosen = min(alike, key=lambda v: (-v.option.top1, v.option.parameters, v.option.title))

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from convarium.costs.allocator import in_words
 from convarium.costs.candidate import DTYPES, Candidate, left_as_they_were, runner
 from convarium.costs.machine import this_machine
 from convarium.costs.records import Records
@@ -229,7 +230,7 @@ class Race:
             spread=self.spread,
             **candidate.settings,
             device_name=torch.cuda.get_device_name(candidate.place) if on_cuda else this_machine().cpu,
-            mode="eager, inference_mode",
+            mode=f"eager, inference_mode, {in_words()}",
             how=f"{DTYPES[candidate.dtype]}; wall clock around each run"
             + (", the device synchronised before and after" if on_cuda else "")
             + f"; turns of {min(TURN, lane.limit / FEWEST):.3g} s, {len(self.lanes)} network(s) in shuffled order",

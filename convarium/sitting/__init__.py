@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from convarium.costs.allocator import keep_freed_memory
 from convarium.data.folders import Data
 from convarium.data.preprocessing import Preprocessing
 from convarium.errors import DataError, Interrupted, RunError
@@ -21,7 +22,6 @@ from convarium.sitting.learn import USUAL, learn, loader_of, network, setting_of
 from convarium.sitting.look import look
 from convarium.sitting.state import End, Sitting, Trained
 from convarium.training import checkpoint, finder, precision, signals
-from convarium.training.allocator import keep_freed_memory
 from convarium.training.run import RunFolder
 from convarium.training.track import tensorboard
 from convarium.training.watch import Watch

@@ -8,11 +8,11 @@ import sys
 
 import pytest
 
-from convarium.training import allocator
+from convarium.costs import allocator
 
 FAULTS = """
 import ctypes, resource, sys
-from convarium.training.allocator import keep_freed_memory
+from convarium.costs.allocator import keep_freed_memory
 print(keep_freed_memory() if sys.argv[1] == "kept" else None)
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]

@@ -1,8 +1,10 @@
 """Freed memory is kept for the next step instead of being given back to the system.
 
-glibc takes large blocks from the system when they are asked for and gives them back when they are freed. A training
-step frees and asks for the same blocks each time, so each step pays for the same pages anew: the system must find
-them, fill them with zeros and map them. Kept memory costs nothing of that.
+glibc takes large blocks from the system when they are asked for and gives them back when they are freed. A step of
+training, or a pass of inference, frees and asks for the same blocks each time, so each pays for the same pages anew:
+the system must find them, fill them with zeros and map them. Kept memory costs nothing of that. Worse for whoever
+measures, glibc begins to keep blocks once it has freed a larger one: the same network is then faster or slower by half
+with what ran before it. So verbs that compute keep freed memory from the beginning, and every figure says so.
 
 The price: what the process has held at its most, it holds until it ends, and blocks that no longer fit the next
 request lie idle. `benchmarks/training.py` prints the time that is saved and the memory that it costs.
@@ -39,6 +41,15 @@ def keep_freed_memory() -> bool:
         return False
     mallopt.argtypes, mallopt.restype = (ctypes.c_int, ctypes.c_int), ctypes.c_int
     return bool(mallopt(_MMAP_THRESHOLD, _KEEP_BELOW) and mallopt(_TRIM_THRESHOLD, _KEEP_FREE))
+
+
+def in_words() -> str:
+    """How memory is handled here, for the record of a measurement."""
+    return (
+        "freed memory kept"
+        if keep_freed_memory.cache_info().currsize and keep_freed_memory()
+        else "usual memory"
+    )
 
 
 def _is_glibc() -> bool:
