@@ -99,8 +99,8 @@ def main() -> None:
 def _ours(data: Path, model: str, weights: Path, folder: Path) -> tuple[float, str]:
     command = [
         sys.executable,
-        "-m",
-        "convarium",
+        "-c",
+        CONVARIUM,
         "train",
         str(data),
         "--model",

@@ -14,7 +14,7 @@ from torch import nn
 
 from convarium import beginning, classifier, sitting
 from convarium.classifier import Classifier
-from convarium.errors import ArgumentError
+from convarium.errors import ArgumentError, RunError
 from convarium.judge.intervals import Proportion
 from convarium.judge.metrics import Metrics
 from convarium.models import front
@@ -232,7 +232,13 @@ class Folds:
 
 
 def train_folds(
-    data: str | Path, model: str = "resnet18", out: str | Path | None = None, *, folds: int = 5, **asked: Any
+    data: str | Path,
+    model: str = "resnet18",
+    out: str | Path | None = None,
+    *,
+    folds: int = 5,
+    quiet: bool = True,
+    **asked: Any,
 ) -> Folds:
     """Train several times, each time with another part of the pictures held out (cross-validation).
 
@@ -242,6 +248,7 @@ def train_folds(
         out: folder of the runs; a new one below runs/ where None. What is there of an earlier, interrupted call with
             the same settings is gone on with.
         folds: parts.
+        quiet: say nothing about progress.
         asked: as for `train`.
 
     Returns:
@@ -258,12 +265,23 @@ def train_folds(
     folder = new_folder(Path("runs"), named) if out is None else Path(out)
     runs = []
     for number in range(folds):
-        place = folder / f"fold{number}"
-        if RunFolder(place).finished or RunFolder(place).state.exists():
-            runs.append(resume(place, quiet=asked.get("quiet", True)))
+        place = RunFolder(folder / f"fold{number}")
+        if place.state.exists():
+            _must_be_the_same(place, planned(data, model, fold=(number, folds), **asked).config)
+            runs.append(resume(place.folder, quiet))
         else:
-            runs.append(train(data, model, place, fold=(number, folds), **asked))
+            runs.append(train(data, model, place.folder, fold=(number, folds), quiet=quiet, **asked))
     return Folds(folder, tuple(runs))
+
+
+def _must_be_the_same(place: RunFolder, config: dict[str, Any]) -> None:
+    """Refuse to take a fold of other settings for one of these."""
+    there = place.config()
+    other = sorted(n for n in {*config, *there} - {"convarium"} if config.get(n) != there.get(n))
+    if other:
+        raise RunError(
+            f"{place.folder} was trained with other settings ({', '.join(other)}); repeat them, or choose another --out"
+        )
 
 
 def find_rate(

@@ -147,6 +147,8 @@ class Classifier:
         self.preprocessing = preprocessing
         self.about = dict(about or {})
         self.temperature = float(self.about.get("temperature", {}).get("value", 1.0))
+        if not self.temperature > 0:
+            raise ArgumentError(f"a temperature of {self.temperature}; it must be above 0")
         self.threshold = float(self.about.get("threshold", {}).get("value", 0.0))
         told = self.about.get("outlier")
         self.outlier = Outlier.from_dict(told) if told else None
@@ -352,7 +354,10 @@ def load(path: str | Path, device: torch.device | str | None = None) -> Classifi
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path} describes itself in a way that cannot be read ({error})") from error
     weights.fit(net, tensors)
-    return Classifier(net, classes, preprocessing, content, device)
+    try:
+        return Classifier(net, classes, preprocessing, content, device)
+    except (TypeError, ValueError, AttributeError) as error:  # of its temperature, threshold or outlier score
+        raise CheckpointError(f"{path} describes itself in a way that cannot be read ({error})") from error
 
 
 def described(path: Path) -> dict[str, Any] | None:

@@ -174,6 +174,8 @@ def test_folds_hold_out_every_picture_once(tmp_path):
     assert done.top1.count == 20
     again = convarium.api.train_folds(data, out=tmp_path / "runs", folds=2, size=16, epochs=2, **QUICK)
     assert again.to_dict() == done.to_dict()
+    with pytest.raises(RunError, match="other settings \\(recipe\\)"):
+        convarium.api.train_folds(data, out=tmp_path / "runs", folds=2, size=16, epochs=3, **QUICK)
 
 
 def test_data_with_parts_is_not_divided_into_folds(tmp_path):

@@ -136,10 +136,30 @@ def measure(probabilities: np.ndarray, labels: np.ndarray, classes: Sequence[str
     return Metrics(
         top1=Proportion.of(int((rank < 1).sum()), count),
         top5=Proportion.of(int((rank < 5).sum()), count) if width > 5 else None,
-        loss=float(-np.log(np.maximum(own, np.finfo(np.float32).tiny)).mean()),
+        loss=_loss(own),
         classes=scores,
         confusion=tuple(tuple(row) for row in table.tolist()),
     )
+
+
+def brief(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """What is looked at after each epoch: loss and top-1 of `measure`, without the rest.
+
+    Args:
+        probabilities: (N, K), a row a picture, each row summing to 1.
+        labels: (N,), the index of each picture's true class, 0 to K - 1.
+
+    Returns:
+        {"val_loss", "val_top1"}.
+    """
+    p, truth = checked(np.asarray(probabilities), np.asarray(labels), np.shape(probabilities)[-1])
+    own = p[np.arange(len(p)), truth]
+    return {"val_loss": _loss(own), "val_top1": float((p.argmax(axis=1) == truth).mean())}
+
+
+def _loss(own: np.ndarray) -> float:
+    """Mean cross-entropy in nats from the probabilities given to the truth."""
+    return float(-np.log(np.maximum(own, np.finfo(np.float32).tiny)).mean())
 
 
 def _known(score: float) -> float | None:

@@ -18,7 +18,7 @@ from convarium.data.preprocessing import Preprocessing
 from convarium.deploy import engine, kept
 from convarium.errors import ArgumentError
 from convarium.judge import scoring
-from convarium.judge.metrics import measure
+from convarium.judge.metrics import brief
 from convarium.judge.scoring import BATCH, Given, in_eval_mode
 from convarium.net import Net
 from convarium.sitting.learn import Decided, kept_decisions, setting_of, task_of
@@ -75,19 +75,19 @@ def head_first(now: Sitting, net: Net, preprocessing: Preprocessing, stop: signa
     frozen = _Frozen(now, net, preprocessing, stop)
     features = {part: frozen.features(part) for part in ("train", "val")}
     shared = {name: getattr(now.recipe, name) for name in ("label_smoothing", "balance", "views")}
-    brief = replace(recipe("probe"), epochs=now.recipe.head, **shared)
+    how = replace(recipe("probe"), epochs=now.recipe.head, **shared)
     began = time.perf_counter()
     state = now.folder.state.with_name("classifier.safetensors")
     way = Precision(False, False, "features are kept")
     # Seconds long, and always done from its beginning: nothing of it is resumed.
-    task = task_of(now, frozen.tail, brief)
+    task = task_of(now, frozen.tail, how)
     setting = replace(_setting(now, way, features, stop), state=state, watcher=_Silent())
-    parts = loop.fit(task, _Views(now, features["train"], brief), brief, setting)
+    parts = loop.fit(task, _Views(now, features["train"], how), how, setting)
     frozen.tail.load_state_dict(loop.kept(parts).state_dict())
     state.unlink(missing_ok=True)
     top1 = parts.progress.history[-1]["val_top1"]
     now.watch.note(
-        f"first the classifier alone, {brief.epochs} epochs on kept features in "
+        f"first the classifier alone, {how.epochs} epochs on kept features in "
         f"{time.perf_counter() - began:.1f} s: {top1:.1%} of the validation pictures"
     )
 
@@ -100,7 +100,8 @@ class _Frozen:
         self.trunk, self.tail = engine.trunk(net).eval(), engine.tail(net)
         self.some = self._some()
         with in_eval_mode(net), torch.inference_mode():
-            expected, found = net(self.some), self.tail(self.trunk(self.some))
+            two = self.some[:2]
+            expected, found = net(two), self.tail(self.trunk(two))
         if found.shape != expected.shape or not torch.allclose(found, expected, rtol=1e-3, atol=1e-4):
             raise ArgumentError(
                 f"the classifier of {now.config['architecture']['name']} is not its last part, so it cannot be trained "
@@ -175,8 +176,9 @@ class _Frozen:
         """Fill in what is missing; what is done is kept from time to time, so that little is lost."""
         few = _part_of(self.now.sets[part], missing)
         if self.engine is None:
-            total = sum(len(checked.good) for checked in self.now.sets.values())
-            self.engine = engine.fastest(self.trunk, self.some, total * self.now.recipe.views, bf16=self.bf16)
+            self.engine = engine.fastest(
+                self.trunk, self.some, len(missing) * self.now.recipe.views, bf16=self.bf16
+            )
         loader = Loader(
             few.good,
             self.preprocessing,
@@ -276,9 +278,7 @@ def _setting(
     labels = np.array([picture.label for picture in val.pictures])
 
     def validate(network: nn.Module) -> dict[str, float]:
-        said = _given(network, features["val"][0], now.device).probabilities
-        judged = measure(said, labels, now.found.classes)
-        return {"val_loss": judged.loss, "val_top1": judged.top1.value}
+        return brief(_given(network, features["val"][0], now.device).probabilities, labels)
 
     return setting_of(now, way, _unchanged, validate, stop)
 

@@ -17,7 +17,7 @@ from convarium.data.augment import SETS
 from convarium.data.loader import Loader
 from convarium.data.preprocessing import Preprocessing
 from convarium.errors import ArgumentError, DataError, RunError
-from convarium.judge.metrics import Metrics, measure
+from convarium.judge.metrics import brief
 from convarium.judge.scoring import BATCH, probabilities
 from convarium.models import front
 from convarium.net import Net
@@ -109,8 +109,7 @@ def learn(now: Sitting, net: Net, preprocessing: Preprocessing, stop: signals.St
     task = task_of(now, net, now.recipe)
 
     def validate(network: nn.Module) -> dict[str, float]:
-        judged = _judged(now, network, preprocessing, stop)
-        return {"val_loss": judged.loss, "val_top1": judged.top1.value}
+        return _judged(now, network, preprocessing, stop)
 
     decided = kept_decisions(now, lambda: _decide(now, task, preprocessing, stop))
     way, recipe = decided.way, replace(now.recipe, batch=decided.batch, epochs=decided.epochs)
@@ -291,8 +290,8 @@ def _telling_of_one_picture(batch: int) -> Iterator[None]:
         ) from error
 
 
-def _judged(now: Sitting, network: nn.Module, preprocessing: Preprocessing, stop: signals.Stop) -> Metrics:
-    """Metrics of the network under training on the validation part."""
+def _judged(now: Sitting, network: nn.Module, preprocessing: Preprocessing, stop: signals.Stop) -> dict[str, float]:
+    """Loss and top-1 of the network under training on the validation part."""
     val = now.sets["val"]
     loader = Loader(
         val.good, preprocessing, batch=BATCH, seed=0, prepared=val.prepared, workers=now.workers(val)
@@ -304,4 +303,4 @@ def _judged(now: Sitting, network: nn.Module, preprocessing: Preprocessing, stop
             yield batch.pictures
 
     found = np.concatenate(list(probabilities(network, batches(), preprocessing.normalise, now.device)))
-    return measure(found, np.array([p.label for p in val.good.pictures]), now.found.classes)
+    return brief(found, np.array([p.label for p in val.good.pictures]))
