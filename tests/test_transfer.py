@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 import convarium
 from convarium import beginning, storage
@@ -123,6 +124,25 @@ def test_finetuning_begins_with_a_classifier_that_fits(base, tmp_path, counted):
     assert not torch.equal(moved, convarium.load(base[1]).net.state_dict()["stem.conv.weight"])
 
 
+def test_batch_norms_that_were_folded_stay_as_they_are_and_learn(base, tmp_path, counted):
+    net = convarium.load(base[1]).net
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.reset_running_stats()
+    start = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    save_file(start, tmp_path / "folded.safetensors")
+    run = convarium.train(
+        base[2],
+        out=tmp_path / "run",
+        weights=tmp_path / "folded.safetensors",
+        size=16,
+        **{**QUICK, "epochs": 1},
+    )
+    after = run.classifier.net.state_dict()
+    assert after["stem.norm.running_var"].eq(1).all() and not after["stem.norm.running_mean"].any()
+    assert not torch.equal(after["stem.norm.bias"], start["stem.norm.bias"])
+
+
 def test_other_weights_under_the_same_name_are_noticed(base, tmp_path, counted, monkeypatch):
     copied = tmp_path / "weights.safetensors"
     copied.write_bytes(base[1].read_bytes())
@@ -153,8 +173,6 @@ def test_what_cannot_be_is_refused(base, tmp_path, changes, said):
 def test_a_file_that_tells_nothing_gets_imagenets_preprocessing_and_a_note(tmp_path):
     net = convarium.create("mobilenetv2_035", classes=7)
     path = tmp_path / "plain.safetensors"
-    from safetensors.torch import save_file
-
     save_file(net.state_dict(), path)
     start = beginning.weights_of("mobilenetv2_035", path, None, 3, None, None, None)
     assert start.preprocessing["mean"] == beginning.CUSTOM["mean"] and start.preprocessing["resize"] == 256

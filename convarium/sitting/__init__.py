@@ -18,7 +18,7 @@ from convarium.errors import DataError, Interrupted, RunError
 from convarium.judge.metrics import Metrics
 from convarium.sitting.finish import finish
 from convarium.sitting.frozen import head_first, learn_classifier
-from convarium.sitting.learn import USUAL, learn, loader_of, network, setting_of, task_of
+from convarium.sitting.learn import USUAL, learn, loader_of, network, setting_of, task_of, unused_norms
 from convarium.sitting.look import look
 from convarium.sitting.state import End, Sitting, Trained
 from convarium.training import checkpoint, finder, precision, signals
@@ -130,6 +130,7 @@ def find_rate(
         net = network(now)
         if now.recipe.head:
             head_first(now, net, preprocessing, stop)
+        net.frozen = unused_norms(net) if "weights" in config else ()
         task, recipe = task_of(now, net, now.recipe), now.recipe
         batch = min(recipe.batch or USUAL, len(now.sets["train"].good))
         size, channels = now.arguments["size"], now.arguments["in_channels"]

@@ -47,12 +47,14 @@ class Decided:
         way: how steps are computed.
         batch: pictures a pass.
         epochs: that there is time for.
+        fixed: paths of batch norms that go by their kept statistics in training, too.
         notes: what the user is told of it.
     """
 
     way: Precision
     batch: int
     epochs: int
+    fixed: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -112,6 +114,7 @@ def learn(now: Sitting, net: Net, preprocessing: Preprocessing, stop: signals.St
         return _judged(now, network, preprocessing, stop)
 
     decided = kept_decisions(now, lambda: _decide(now, task, preprocessing, stop))
+    net.frozen = decided.fixed  # in evaluation mode; their weights learn
     way, recipe = decided.way, replace(now.recipe, batch=decided.batch, epochs=decided.epochs)
     watch.epochs = recipe.epochs
     arithmetic = "bfloat16" if way.bf16 else "float32"
@@ -149,6 +152,13 @@ def loader_of(now: Sitting, preprocessing: Preprocessing, batch: int) -> Loader:
 def _decide(now: Sitting, task: Classify, preprocessing: Preprocessing, stop: signals.Stop) -> Decided:
     """What is found out when a run begins: how to compute, the batch, and how many epochs there is time for."""
     recipe, notes, count = now.recipe, list[str](), len(now.sets["train"].good)
+    fixed = unused_norms(task.net) if "weights" in now.config else ()
+    if fixed:
+        task.net.frozen = fixed  # type: ignore[assignment]
+        notes.append(
+            f"{len(fixed)} batch norms of these weights hold no statistics, as where they were folded into the "
+            "convolutions: they stay what they are, or the first step would change what the network computes"
+        )
     size, channels = now.arguments["size"], now.arguments["in_channels"]
     batch = min(recipe.batch or USUAL, count)
     shape = (batch, channels, size, size)
@@ -182,7 +192,24 @@ def _decide(now: Sitting, task: Classify, preprocessing: Preprocessing, stop: si
                 f"{epochs} of {recipe.epochs} epochs fit into {budget:g} minutes; the schedule is cut to them"
             )
         epochs = min(epochs, recipe.epochs)
-    return Decided(way, batch, epochs, tuple(notes))
+    return Decided(way, batch, epochs, fixed, tuple(notes))
+
+
+def unused_norms(net: nn.Module) -> tuple[str, ...]:
+    """Paths of the batch norms whose statistics are those they were made with: mean 0 and variance 1 everywhere.
+
+    Args:
+        net: with trained weights.
+    """
+    return tuple(
+        path
+        for path, module in net.named_modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm)
+        and module.running_mean is not None
+        and module.running_var is not None
+        and not module.running_mean.any()
+        and bool((module.running_var == 1).all())
+    )
 
 
 def setting_of(
@@ -240,6 +267,7 @@ def kept_decisions(now: Sitting, decide: Callable[[], Decided]) -> Decided:
                 Precision(*before["precision"]),
                 before.get("batch", now.recipe.batch),
                 before.get("epochs", now.recipe.epochs),
+                tuple(before.get("fixed", ())),
             )
             changed = [part for part in data if before["data"].get(part) != data[part]]
             edited = [
@@ -270,6 +298,7 @@ def kept_decisions(now: Sitting, decide: Callable[[], Decided]) -> Decided:
         "precision": [way.bf16, way.channels_last, way.reason],
         "batch": decided.batch,
         "epochs": decided.epochs,
+        "fixed": decided.fixed,
         "data": data,
         "config": fixed,
     }
@@ -290,7 +319,9 @@ def _telling_of_one_picture(batch: int) -> Iterator[None]:
         ) from error
 
 
-def _judged(now: Sitting, network: nn.Module, preprocessing: Preprocessing, stop: signals.Stop) -> dict[str, float]:
+def _judged(
+    now: Sitting, network: nn.Module, preprocessing: Preprocessing, stop: signals.Stop
+) -> dict[str, float]:
     """Loss and top-1 of the network under training on the validation part."""
     val = now.sets["val"]
     loader = Loader(

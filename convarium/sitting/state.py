@@ -79,8 +79,10 @@ class Sitting:
             return from_fields(Preprocessing, self.config["preprocessing"])
         size, fit = self.arguments["size"], self.config["fit"]
         resize = round(size * 256 / 224) if fit == "crop" and size >= 64 else None
-        mode = "L" if self.arguments["in_channels"] == 1 else "RGB"
-        return Preprocessing(size, mode, fit, resize, mean=mean, std=std)
+        channels = self.arguments["in_channels"]
+        if self.config.get("deep"):
+            return Preprocessing(size, "F", fit, resize, mean=mean, std=std, bands=channels)
+        return Preprocessing(size, "L" if channels == 1 else "RGB", fit, resize, mean=mean, std=std)
 
     def workers(self, checked: Checked) -> int:
         """How many threads decode and change pictures; none where small ones are in memory already."""
