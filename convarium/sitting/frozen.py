@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from convarium import storage
+from convarium.costs.machine import threads
 from convarium.data.augment import SETS, Augment
 from convarium.data.loader import Batch, Checked, Loader
 from convarium.data.pictures import PictureSet, contents
@@ -82,7 +83,8 @@ def head_first(now: Sitting, net: Net, preprocessing: Preprocessing, stop: signa
     # Seconds long, and always done from its beginning: nothing of it is resumed.
     task = task_of(now, frozen.tail, how)
     setting = replace(_setting(now, way, features, stop), state=state, watcher=_Silent())
-    parts = loop.fit(task, _Views(now, features["train"], how), how, setting)
+    with threads(1):
+        parts = loop.fit(task, _Views(now, features["train"], how), how, setting)
     frozen.tail.load_state_dict(loop.kept(parts).state_dict())
     state.unlink(missing_ok=True)
     top1 = parts.progress.history[-1]["val_top1"]
@@ -261,7 +263,8 @@ def _fitted(
     way: Precision,
     stop: signals.Stop,
 ) -> Parts:
-    with now.watch.bar("training the classifier"):
+    # One thread: these products are so small that two would mostly wait for each other.
+    with now.watch.bar("training the classifier"), threads(1):
         return loop.fit(
             task_of(now, tail, how),
             _Views(now, features["train"], how),
