@@ -16,9 +16,10 @@ from convarium.classifier import Classifier
 from convarium.costs.cost import cost
 from convarium.data.folders import Data
 from convarium.data.loader import Checked
+from convarium.data.pictures import counted
 from convarium.data.preprocessing import Preprocessing
 from convarium.errors import PictureError
-from convarium.judge import grid
+from convarium.judge import grid, thumbnails
 from convarium.judge.abstain import Threshold, coverage_risk
 from convarium.judge.calibration import Temperature, reliability
 from convarium.judge.metrics import Metrics
@@ -92,7 +93,7 @@ def report(
         notes=[*found.notes, *notes, *_warnings(config, sets)],
         damaged=damaged,
         times=times,
-        verdict=verdict(progress, way.bf16),
+        verdict=verdict(progress, way.bf16) if config["recipe"].get("backbone", True) else "",
         grid=[_shown(held, i, given, clf.preprocessing) for i in drawn],
         reliability=reliability(given, labels),
         temperature=temperature,
@@ -137,11 +138,14 @@ def _shown(held: Checked, index: int, given: np.ndarray, preprocessing: Preproce
 def _picture(held: Checked, index: int, preprocessing: Preprocessing) -> Image.Image:
     """A picture as it is on the disk; where that is gone by now, as the network saw it, or blank."""
     try:
-        return preprocessing.open(held.good.pictures[index].source)
+        opened = preprocessing.open(held.good.pictures[index].source)
     except PictureError:
         if held.prepared is None:
             return Image.new("L", (8, 8), 128)
-        return to_pil_image(held.prepared[index])
+        if not preprocessing.deep:
+            return to_pil_image(held.prepared[index])
+        opened = held.prepared[index].permute(1, 2, 0).numpy()
+    return thumbnails.stretched(opened) if isinstance(opened, np.ndarray) else opened
 
 
 def _summary(
@@ -155,13 +159,16 @@ def _summary(
     row = front.variant(config["architecture"]["name"])
     parameters = sum(p.numel() for p in clf.net.parameters())
     held = ", ".join(f"{len(s.good):,} {part}" for part, s in sets.items())
+    colours = "grey" if clf.net.in_channels == 1 else "colour"
+    if clf.preprocessing.deep:
+        colours = f"{counted(clf.net.in_channels, 'band')} with all bits (the pictures here are stretched)"
     return [
         ("network", f"{row.name} ({row.paper})"),
         ("parameters", f"{parameters:,}"),
         ("pictures", f"{held}; {len(found.classes)} classes"),
         (
             "input",
-            f"{clf.net.size} x {clf.net.size}, {'grey' if clf.net.in_channels == 1 else 'colour'}, {config['fit']}",
+            f"{clf.net.size} x {clf.net.size}, {colours}, {config['fit']}",
         ),
         ("training", f"{progress.epoch} epochs, {progress.step:,} steps, {duration(progress.seconds)}"),
         ("arithmetic", f"{_arithmetic(way)}: {way.reason}"),
@@ -183,6 +190,15 @@ def _warnings(config: dict[str, Any], sets: dict[str, Checked]) -> list[str]:
         notes.append(
             "The epoch was chosen on the pictures that it is judged on, so the accuracy is somewhat too high."
         )
+    if "test" not in sets:
+        notes.append(
+            "Temperature and threshold were fitted on the pictures that they are judged on, so what is said of "
+            "confidence, and the loss, is somewhat too good."
+        )
+        if config["recipe"]["schedule"] == "plateau":
+            notes.append(
+                "The learning rate went by the accuracy on the pictures that are judged, which flatters a little."
+            )
     trained = _files(sets["train"])
     for part, checked in sets.items():
         shared = len(_files(checked) & trained)

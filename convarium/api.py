@@ -19,6 +19,7 @@ from convarium.judge.intervals import Proportion
 from convarium.judge.metrics import Metrics
 from convarium.models import front
 from convarium.planning import planned
+from convarium.training import recipes
 from convarium.training.run import RunFolder, new_folder
 from convarium.training.watch import Watch
 
@@ -120,6 +121,7 @@ def train(
     seed: int = 0,
     size: int | None = None,
     channels: int | None = None,
+    deep: bool = False,
     fit: str | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
@@ -147,12 +149,13 @@ def train(
         fold: (which, of how many): the data is divided into so many parts alike, and this one, from 0, is held out.
         seed: of the weights, the order, the augmentation and the split.
         size: side of the network's input in pixels; that of the weights or the network where None.
-        channels: 1 for grey, 3 for colour; the network's own where None.
+        channels: 1 for grey, 3 for colour, any other number for so many bands; the network's own where None.
+        deep: keep more than 8 bits a channel; so it is for other channels than 1 and 3 in any case.
         fit: "crop", "squash" or "pad" (see `Preprocessing`); as the weights ask for, or "crop", where None.
         mean: per channel, 0..1, where the file of weights does not tell; ImageNet's by custom.
         std: likewise.
         recipe: name of a recipe; "finetune" with weights and "scratch" without where None.
-        workers: processes that decode pictures; none where all fit into memory, else one a core, where None.
+        workers: threads that decode pictures; none where small ones fit into memory, else one a core, where None.
         precision: "auto" measures, "fp32", or "bf16".
         cache: folder for prepared pictures where they do not fit into memory; none are kept where None.
         tensorboard: also write each epoch for TensorBoard, into the run's folder (needs the extra `track`).
@@ -179,6 +182,7 @@ def train(
         seed=seed,
         size=size,
         channels=channels,
+        deep=deep,
         fit=fit,
         mean=mean,
         std=std,
@@ -337,8 +341,9 @@ def resume(run: str | Path, quiet: bool = True) -> Run:
             config["fraction"],
             config["seed"],
             tuple(fold) if fold else None,
+            config.get("deep", False),
         )
-        watch = Watch(quiet, config["recipe"]["epochs"])
+        watch = Watch(quiet, recipes.recipe(**config["recipe"]).epochs)
         return _finished(sitting.sit(folder, config, found, watch, resume=folder.state.exists()))
 
 

@@ -51,6 +51,7 @@ def weights_of(
     fit: str | None,
     mean: Sequence[float] | None,
     std: Sequence[float] | None,
+    deep: bool = False,
 ) -> Start:
     """Find trained weights, and how pictures are prepared for them.
 
@@ -58,10 +59,11 @@ def weights_of(
         model: name of the network.
         weights: published ones by name, or a file; None for none.
         size: side of the input in pixels; that of the weights where None.
-        channels: 1 or 3.
+        channels: 1 or 3; with `deep` any number.
         fit: as the user wants it; as the weights ask for where None.
         mean: per channel, where the weights do not tell.
         std: likewise.
+        deep: whether pictures keep more than 8 bits.
 
     Returns:
         The weights, fetched where they are published ones.
@@ -104,9 +106,18 @@ def weights_of(
                     f"{path.name} does not say how its pictures were prepared: ImageNet's mean and standard deviation "
                     "are taken by custom; give --mean and --std where it was trained with others"
                 )
+    spread = deep and len(fields["mean"]) != channels  # then no weights tell of these bands
+    if spread:
+        fields |= {n: [sum(fields[n]) / len(fields[n])] * channels for n in ("mean", "std")}
+    if spread and not (mean and std):
+        notes.append(
+            f"the weights do not know pictures of {channels} bands: the average of their mean, and of their standard "
+            "deviation, is taken for each; give --mean and --std where you know better"
+        )
     for name, asked in (("mean", mean), ("std", std)):
         if asked:
-            if (published.is_reference(weights) or content) and list(asked) != list(fields[name]):
+            said = (published.is_reference(weights) or content) and not spread
+            if said and list(asked) != list(fields[name]):
                 raise ArgumentError(
                     f"--{name} {list(asked)}: {told} {where} {list(fields[name])}; leave it out, or wrong pictures "
                     "reach the network"
@@ -114,7 +125,14 @@ def weights_of(
             fields[name] = list(asked) * (channels if len(asked) == 1 else 1)
     if channels == 1 and len(fields["mean"]) == 3:
         fields |= {n: [sum(fields[n]) / 3] for n in ("mean", "std")}
-    fields["mode"] = "L" if channels == 1 else "RGB"
+    fields["mode"] = "F" if deep else "L" if channels == 1 else "RGB"
+    fields["bands"] = channels if deep else None
+    if deep and fields.get("filter") == "lanczos":
+        fields["filter"] = "bicubic"
+        notes.append(
+            "the weights were trained with the filter lanczos, which there is not for pictures that keep all bits: "
+            "bicubic is taken"
+        )
     if fit and fit != fields.get("fit", "crop"):
         fields |= {"fit": fit, "resize": None if fit != "crop" else round(fields["size"] * 256 / 224)}
     return Start(
@@ -149,7 +167,12 @@ def regularised(model: str, recipe: Recipe) -> dict[str, Any]:
 
 
 def read(
-    data: Path, val: Path | None, fraction: float, seed: int, fold: tuple[int, int] | None = None
+    data: Path,
+    val: Path | None,
+    fraction: float,
+    seed: int,
+    fold: tuple[int, int] | None = None,
+    deep: bool = False,
 ) -> Data:
     """The data with parts "train" and "val", and "test" where it has one beside a validation part.
 
@@ -159,11 +182,12 @@ def read(
         fraction: share of each class that is held out where the data has no parts of its own.
         seed: of what is held out.
         fold: (which, of how many) is held out instead.
+        deep: arrays (.npy) are pictures, too.
 
     Raises:
         DataError: there is nothing to train on, or it cannot be divided so.
     """
-    found = read_data(data)
+    found = read_data(data, deep=deep)
     parts = found.parts
     if fold is not None:
         if val is not None or set(parts) - {"all", "train"}:
@@ -177,7 +201,7 @@ def read(
         rest = tuple(picture for picture in whole.pictures if picture.key not in keys)
         parts = {"train": type(whole)(whole.classes, rest), "val": held}
     elif val is not None:
-        other = read_data(val, classes=found.classes)
+        other = read_data(val, classes=found.classes, deep=deep)
         name = next(p for p in ("val", "test", "all", "train") if p in other.parts)
         parts = {"train": parts.get("train") or parts["all"], "val": other.parts[name]}
         found.notes += other.notes

@@ -20,7 +20,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from convarium import storage
-from convarium.data.decode import decode
 from convarium.data.folders import PictureSet
 from convarium.data.loader import Loader
 from convarium.data.preprocessing import Preprocessing
@@ -158,7 +157,8 @@ class Classifier:
         """Say what is on some pictures.
 
         Args:
-            pictures: paths, PIL pictures or uint8 arrays (H, W) or (H, W, 3), one or several.
+            pictures: paths, PIL pictures or arrays, one or several: uint8 (H, W) or (H, W, 3); where the classifier
+                keeps all bands, (H, W, bands), of which uint16 is divided by 257 and floats are taken as they are.
             top: guesses a picture; fewer where there are fewer classes.
 
         Returns:
@@ -214,11 +214,7 @@ class Classifier:
             raise ArgumentError(f"a picture given as {type(source).__name__}; {WANTED}")
         path = str(source) if isinstance(source, str | Path) else ""
         try:
-            opened = decode(
-                Path(source) if isinstance(source, str) else source,
-                self.preprocessing.mode,
-                orient=self.preprocessing.orient,
-            )
+            opened = self.preprocessing.open(Path(source) if isinstance(source, str) else source)
             return path, self.preprocessing.prepare(opened), None
         except PictureError as error:
             return path, None, str(error)
@@ -243,7 +239,7 @@ class Classifier:
 
         Args:
             pictures: with labels in this classifier's order.
-            prepared: uint8 (N, C, size, size), where they are in memory already.
+            prepared: (N, C, size, size) as from `Preprocessing.prepare`, where they are in memory already.
 
         Returns:
             Probabilities, and what could not be read.

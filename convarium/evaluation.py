@@ -44,7 +44,7 @@ def evaluate(
     if isinstance(data, PictureSet):
         pictures = data
     else:
-        found = read_data(data, classes=classifier.classes)
+        found = read_data(data, classes=classifier.classes, deep=classifier.preprocessing.deep)
         notes = found.notes
         pictures = _part(found.parts, part, str(data))
     before, classifier.mirror = classifier.mirror, mirror or classifier.mirror

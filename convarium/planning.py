@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,13 @@ import torch
 
 from convarium import __version__
 from convarium.beginning import read, regularised, weights_of
+from convarium.data.augment import REFUSAL, SETS
 from convarium.data.folders import Data
+from convarium.data.preprocessing import MOST_BANDS
 from convarium.errors import ArgumentError, DataError
 from convarium.models import front
-from convarium.training import recipes
+from convarium.training import recipes, track
+from convarium.training.precision import ALLOWED as PRECISIONS
 from convarium.training.run import without_none
 
 _ELSEWHERE = {
@@ -24,6 +28,27 @@ _ELSEWHERE = {
     "weights": "say it with --weights",
 }
 """Arguments of every network, and where they are said."""
+
+
+MOST_WORKERS = 1000
+"""Threads that decode pictures, at most."""
+
+
+def _refuse_what_a_probe_ignores(changes: dict[str, Any]) -> None:
+    """Where only the classifier learns, on kept features, some of what may be asked for would change nothing."""
+    asked = {name for name, value in changes.items() if value is not None}
+    for name in sorted(asked & {"mixup", "cutmix", "head", "layer_decay", "stochastic_depth"}):
+        if changes[name] not in (0, 1.0) or name == "head" and changes[name]:
+            raise ArgumentError(
+                f"{name} = {changes[name]} changes nothing where only the classifier learns; leave it out"
+            )
+    views = changes.get("views") or 1
+    if changes.get("augment") not in (None, "none") and views == 1:
+        raise ArgumentError(
+            f"augment = {changes['augment']} changes nothing for one view a picture; ask for more, as --views 4"
+        )
+    if changes.get("augment") == "none" and views > 1:
+        raise ArgumentError(f"{views} views without augmentation are all alike; leave --augment out")
 
 
 @dataclass(frozen=True)
@@ -52,6 +77,7 @@ def planned(
     seed: int = 0,
     size: int | None = None,
     channels: int | None = None,
+    deep: bool = False,
     fit: str | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
@@ -66,6 +92,9 @@ def planned(
     **changes: Any,
 ) -> Plan:
     """Work out a run; the arguments are those of `api.train`.
+
+    Args:
+        deep: keep all bits and bands of the pictures; always so for another number of channels than 1 or 3.
 
     Returns:
         The plan.
@@ -91,19 +120,30 @@ def planned(
             f"`convarium weights {model}` lists them, or take the recipe scratch"
         )
     for name, value in (("minutes", minutes), ("save_minutes", save_minutes)):
-        if value is not None and not value > 0:
+        if value is not None and not 0 < value < math.inf:
             raise ArgumentError(f"{name} = {value}; it must be above 0")
-    if workers is not None and (not isinstance(workers, int) or workers < 0):
-        raise ArgumentError(f"workers = {workers!r}; it must be 0 or more")
+    if workers is not None and (not isinstance(workers, int) or not 0 <= workers <= MOST_WORKERS):
+        raise ArgumentError(f"workers = {workers!r}; it must be from 0 to {MOST_WORKERS}")
+    if precision not in PRECISIONS:
+        raise ArgumentError(f"precision = {precision!r}; it must be one of {', '.join(PRECISIONS)}")
+    if tensorboard:
+        track.needed()
     if not isinstance(seed, int) or not 0 <= seed < 2**63:
         raise ArgumentError(f"seed = {seed!r}; it must be a whole number from 0 to 2**63 - 1")
-    found = read(Path(data), None if val is None else Path(val), fraction, seed, fold)
     if channels is None:
         channels = row.in_channels if row.in_channels in (1, 3) else 3
-    if channels not in (1, 3):
-        raise ArgumentError(f"channels = {channels}; it must be 1 (grey) or 3 (colour)")
-    start = weights_of(model, weights, size, channels, fit, mean, std)
-    given = {**start.arguments, **regularised(model, chosen), **(arguments or {})}
+    if not isinstance(channels, int) or not 1 <= channels <= MOST_BANDS:
+        raise ArgumentError(
+            f"channels = {channels!r}; it must be 1 (grey), 3 (colour), or any number of bands up to {MOST_BANDS}"
+        )
+    deep = deep or channels not in (1, 3)
+    found = read(Path(data), None if val is None else Path(val), fraction, seed, fold, deep)
+    start = weights_of(model, weights, size, channels, fit, mean, std, deep)
+    regular = regularised(model, chosen)
+    for name in {"stochastic_depth", "dropout"} & changes.keys():
+        if changes[name] and not any(changes[name] == value for value in regular.values()):
+            raise ArgumentError(f"{name} = {changes[name]}, but {model} has no such option; leave it out")
+    given = {**start.arguments, **regular, **(arguments or {})}
     with torch.device("meta"):  # a first look, so that a wrong size is told before any picture is read
         probe = front.create(
             model, classes=len(found.classes), in_channels=channels, size=start.size, **given
@@ -114,8 +154,15 @@ def planned(
             "leave it out"
         )
     augment = chosen.augment
+    if not chosen.backbone:
+        _refuse_what_a_probe_ignores(changes)
+        if chosen.views > 1 and augment == "none" and "augment" not in changes:
+            augment = "auto"
     if augment == "auto":
-        augment = "photo" if channels == 3 and probe.size >= 64 else "light"
+        augment = "photo" if channels == 3 and probe.size >= 64 and not deep else "light"
+    changed = SETS.get(augment)
+    if deep and changed is not None and changed.of_bytes:
+        raise ArgumentError(f"augment = {augment}: {REFUSAL}")
     found.notes += start.notes
     config = {
         "convarium": __version__,
@@ -125,6 +172,7 @@ def planned(
         "fraction": float(fraction),
         "fold": None if fold is None else list(fold),
         "seed": seed,
+        "deep": deep or None,
         "fit": fit or (start.preprocessing or {}).get("fit", "crop"),
         "augment": augment,
         "workers": workers,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -82,7 +83,13 @@ def sha256(path: str | Path) -> str:
 
 def cache_folder() -> Path:
     """Where is kept what can be made anew: $CONVARIUM_CACHE, or ~/.cache/convarium."""
-    return Path(os.environ.get("CONVARIUM_CACHE") or Path.home() / ".cache" / "convarium")
+    if told := os.environ.get("CONVARIUM_CACHE"):
+        return Path(told)
+    try:
+        home = Path.home()
+    except RuntimeError:  # no $HOME and no entry of the user's, as in some containers
+        home = Path(tempfile.gettempdir())
+    return home / ".cache" / "convarium"
 
 
 def _disk_reason(error: BaseException) -> str | None:

@@ -241,7 +241,7 @@ def test_resuming_nothing_says_so(tmp_path):
         ({"recipe": "scrach"}, UnknownName, "did you mean scratch"),
         ({"augment": "lots"}, ArgumentError, "light"),
         ({"fit": "stretch"}, ArgumentError, "squash"),
-        ({"channels": 4}, ArgumentError, "1 \\(grey\\) or 3 \\(colour\\)"),
+        ({"channels": 0}, ArgumentError, "1 \\(grey\\), 3 \\(colour\\)"),
         ({"seed": -1}, ArgumentError, "seed = -1"),
         ({"workers": -1}, ArgumentError, "workers = -1"),
         ({"precision": "fp8"}, ArgumentError, "bf16"),

@@ -111,7 +111,10 @@ def test_a_time_too_near_to_the_limit_is_measured_again_and_not_relied_on():
     choice, machine = run(NETS[:3], Limits(ms=8.1))
     assert machine.asked == [("middle", 1), ("middle", 3), ("small", 1)]
     assert choice.answer.option.title == "small"
-    assert choice.verdicts[0].reason == "8 ms measured (7.84 to 8.16), not a tenth below 8.1, so not to be relied on"
+    assert (
+        choice.verdicts[0].reason
+        == "8 ms measured (7.84 to 8.16), not a tenth below 8.1, so not to be relied on"
+    )
 
 
 def test_of_the_fastest_that_do_not_differ_the_most_accurate_is_taken():

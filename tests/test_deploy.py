@@ -100,6 +100,16 @@ def test_a_damaged_file_is_as_if_it_were_absent(tmp_path):
     assert len(store.find(["a", "bb"])) == 1
 
 
+def test_a_file_whose_numbers_changed_is_as_if_it_were_absent(tmp_path):
+    store = kept.Kept(tmp_path)
+    store.add(rows("a"))
+    file = next(tmp_path.iterdir())
+    content = bytearray(file.read_bytes())
+    content[-3] ^= 0x80
+    file.write_bytes(content)
+    assert store.find(["a"]) == {}
+
+
 def test_where_nothing_can_be_kept_it_is_said(tmp_path):
     (tmp_path / "file").touch()
     assert "file stands where a folder is needed" in kept.Kept(tmp_path / "file" / "x").add(rows("a"))

@@ -61,7 +61,7 @@ def test_a_tracker_that_fails_is_told_no_more_and_the_others_are(tmp_path):
 
 
 def test_tensorboard_is_asked_for_where_it_is_not_installed(monkeypatch, tmp_path):
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    monkeypatch.setattr(track, "find_spec", lambda name: None)
     with pytest.raises(MissingExtra, match=r"convarium\[track\]"):
         track.tensorboard(tmp_path / "events")
     assert not (tmp_path / "events").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 
 import numpy as np
@@ -216,3 +217,50 @@ def test_a_strange_picture_is_told_from_those_trained_on(base, tmp_path, counted
     usual, odd = clf.predict([sorted((base[2] / "светлые").iterdir())[0], Image.fromarray(stripes)])
     assert not usual.strange and odd.strange
     assert {"unsure", "strange"} <= usual.to_dict().keys()
+
+
+def test_large_pictures_that_are_not_kept_in_memory_are_probed_too(base, tmp_path, counted, monkeypatch):
+    look = importlib.import_module("convarium.sitting.look")
+    check = look.check
+    monkeypatch.setattr(look, "check", lambda *given, **told: check(*given, memory=0, **told))
+    run = probe(base, tmp_path / "run", epochs=10, workers=2)
+    assert sum(counted) == 40 and run.metrics.top1.count == 8
+
+
+def test_features_of_another_architecture_are_not_taken(base, tmp_path, counted):
+    for shortcut in "AB":  # weights drawn by one rule, so that only the architecture tells them apart
+        arguments = {"depth": 8, "shortcut": shortcut}
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            net = convarium.create("resnet20", size=16, **arguments)
+        save_file(net.state_dict(), tmp_path / f"{shortcut}.safetensors")
+        weights = tmp_path / f"{shortcut}.safetensors"
+        probe((base[0], weights, base[2]), tmp_path / shortcut, epochs=1, size=16, arguments=arguments)
+    assert sum(counted) == 80
+
+
+def test_a_resumed_probe_computes_what_is_missing_in_the_same_way(base, tmp_path, counted, monkeypatch):
+    run = probe(base, tmp_path / "run", epochs=2)
+    named = []
+    fastest = engine.fastest
+    monkeypatch.setattr(
+        engine, "fastest", lambda *given, **told: named.append(told["name"]) or fastest(*given, **told)
+    )
+    monkeypatch.setenv("CONVARIUM_CACHE", str(tmp_path / "other"))
+    (run.folder / "report.html").unlink()
+    convarium.resume(run.folder)
+    assert named == ["float32"]
+
+
+def test_kept_features_that_disagree_with_the_model_are_not_believed(base, tmp_path, counted, monkeypatch):
+    honest = engine.fastest
+
+    def lying(*given, **told):
+        way = honest(*given, **told)
+        return engine.Engine(way.name, lambda x: -way.run(x), way.seconds, way.difference)
+
+    monkeypatch.setattr(engine, "fastest", lying)
+    run = probe(base, tmp_path / "run")
+    again = convarium.evaluate(run.model, run.folder / "split.csv", part="val")
+    assert again.top1 == run.metrics.top1
+    assert "judged in plain float32" in (run.folder / "report.html").read_text("utf-8")

@@ -36,41 +36,55 @@ def run(
     if as_json and as_csv:
         raise ArgumentError("--json and --csv were both given; choose one")
     keep_freed_memory()
-    sources = _sources(pictures)
     clf = load(model)
+    sources = _sources(pictures, clf.preprocessing.deep)
     clf.mirror = mirror
     failed = False
     table = csv.writer(sys.stdout) if as_csv else None
     if table:
-        table.writerow(("path", "rank", "class", "index", "probability", "error"))
+        table.writerow(("path", "rank", "class", "index", "probability", "unsure", "error"))
     for prediction in clf.stream(sources, top):
         failed |= prediction.error is not None
         if as_json:
             print(json.dumps(prediction.to_dict()), flush=True)
         elif table:
             if prediction.error is not None:
-                table.writerow((prediction.path, "", "", "", "", prediction.error))
+                table.writerow((prediction.path, "", "", "", "", "", prediction.error))
+            doubt = prediction.unsure or prediction.strange
             for rank, guess in enumerate(prediction, start=1):
                 table.writerow(
-                    (prediction.path, rank, guess.name, guess.index, f"{guess.probability:.6f}", "")
+                    (
+                        prediction.path,
+                        rank,
+                        guess.name,
+                        guess.index,
+                        f"{guess.probability:.6f}",
+                        int(doubt),
+                        "",
+                    )
                 )
         elif prediction.error is not None:
             print(f"{prediction.path or '-'}: cannot be read: {prediction.error}")
         else:
             said = ", ".join(f"{guess.name} {guess.probability:.1%}" for guess in prediction)
-            doubt = "  (unsure: perhaps none of these)" if prediction.unsure or prediction.strange else ""
-            print(f"{prediction.path or '-'}: {said}{doubt}")
+            doubt = prediction.unsure or prediction.strange
+            print(f"{prediction.path or '-'}: {said}{'  (unsure: perhaps none of these)' if doubt else ''}")
     if failed:
         raise typer.Exit(UNREADABLE)
 
 
-def _sources(asked: list[str]) -> list[Source]:
+def _sources(asked: list[str], deep: bool) -> list[Source]:
     """Everything asked for, in its order, before any of it is answered; standard input in its place."""
     from convarium.data.folders import list_pictures
+    from convarium.errors import ArgumentError
 
     found: list[Source] = []
     for item in asked:
-        found.extend(_standard_input() if item == "-" else list_pictures([item]))
+        if item == "-" and deep:
+            raise ArgumentError(
+                "a picture on standard input is read in 8 bits, and this model takes more; give it as a file"
+            )
+        found.extend(_standard_input() if item == "-" else list_pictures([item], deep))
     return found
 
 

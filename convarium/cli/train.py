@@ -34,7 +34,12 @@ def run(
     minutes: float = typer.Option(None, help="Minutes that training may take; epochs are cut to what fits."),
     seed: int = typer.Option(0, help="Of weights, order, augmentation and split."),
     size: int = typer.Option(None, help="Side of the network's input in pixels."),
-    channels: int = typer.Option(None, help="1 for grey, 3 for colour."),
+    channels: int = typer.Option(
+        None, help="1 for grey, 3 for colour; any other number of bands implies --deep."
+    ),
+    deep: bool = typer.Option(
+        False, "--deep", help="Keep 16 bits and floats; pictures in memory then take four times as much."
+    ),
     fit: str = typer.Option(
         None, help="crop, squash or pad: how a picture becomes a square; crop, or as the weights ask."
     ),
@@ -90,6 +95,7 @@ def run(
         "seed": seed,
         "size": size,
         "channels": channels,
+        "deep": deep,
         "fit": fit,
         "mean": numbers("--mean", mean),
         "std": numbers("--std", std),

@@ -288,7 +288,8 @@ class _Search:
                 return Verdict(option, "fits", "keeps the limits", timing)
             if low > limit:
                 return Verdict(option, "rejected", f"{timing.p50:.3g} ms measured, above {limit:g}", timing)
-        why = f"{timing.p50:.3g} ms measured ({low:.3g} to {high:.3g}), not a tenth below {limit:g}, so not to be relied on"
+        why = f"{timing.p50:.3g} ms measured ({low:.3g} to {high:.3g}), not a tenth below {limit:g}, so not "
+        why += "to be relied on"
         return Verdict(option, "rejected", why, timing)
 
     def _decide(self, best: Verdict) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from convarium.storage import cache_folder
+
 PATIENCE = 5.0  # seconds to wait for another process that writes
 
 
@@ -27,7 +29,7 @@ class Records:
     """
 
     def __init__(self, file: Path | None = None) -> None:
-        self.file = file or _folder() / "measurements.jsonl"
+        self.file = file or cache_folder() / "measurements.jsonl"
         self.notes: list[str] = []
 
     def append(self, kind: str, fields: Mapping[str, Any]) -> bool:
@@ -129,10 +131,6 @@ class Records:
     def _note(self, text: str) -> None:
         if text not in self.notes:
             self.notes.append(text)
-
-
-def _folder() -> Path:
-    return Path(os.environ.get("CONVARIUM_CACHE") or Path.home() / ".cache" / "convarium")
 
 
 def _moment(row: Mapping[str, Any]) -> datetime | None:

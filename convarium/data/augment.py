@@ -94,6 +94,11 @@ class Augment:
             if not isinstance(value, int | float) or not 0 <= value <= most:
                 raise ArgumentError(f"{name} is {value!r}; want a number from 0 to {most}")
 
+    @property
+    def of_bytes(self) -> bool:
+        """Whether it changes values, and not only places; such changes are made for grey and colours of 8 bits."""
+        return bool(self.color or self.randaugment[0] or self.autoaugment or self.erasing)
+
     def to_dict(self) -> dict[str, Any]:
         """All fields as values that JSON can hold."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
@@ -108,17 +113,20 @@ class Augment:
         return from_fields(cls, fields)
 
     def __call__(
-        self, image: Image.Image | Tensor, preprocessing: Preprocessing, numbers: np.ndarray | None = None
+        self,
+        image: Image.Image | np.ndarray | Tensor,
+        preprocessing: Preprocessing,
+        numbers: np.ndarray | None = None,
     ) -> Tensor:
         """One random version of a picture; the same as in any batch.
 
         Args:
-            image: the decoded picture, or the prepared one as uint8 (channels, size, size).
+            image: the decoded picture, or the prepared one as a tensor (channels, size, size).
             preprocessing: gives size and filter.
             numbers: a row of `batched.fractions`; None draws one from torch's generator.
 
         Returns:
-            uint8 (channels, size, size); never the tensor that was given, unless nothing is changed.
+            (channels, size, size); never the tensor that was given, unless nothing is changed.
         """
         if numbers is None:
             numbers = torch.rand(batched.WORDS, dtype=torch.float64).numpy()
@@ -127,7 +135,9 @@ class Augment:
             return self.prepared(image[None], rows)[0]
         return self.after_area(self.decoded(image, preprocessing, numbers)[None], rows)[0]
 
-    def decoded(self, image: Image.Image, preprocessing: Preprocessing, numbers: np.ndarray) -> Tensor:
+    def decoded(
+        self, image: Image.Image | np.ndarray, preprocessing: Preprocessing, numbers: np.ndarray
+    ) -> Tensor:
         """A decoded picture brought to size: the whole, or its random part where there is an `area`.
 
         Args:
@@ -141,20 +151,22 @@ class Augment:
         if self.area is None:
             return preprocessing.prepare(image)
         row = dict(zip(batched.NAMES, numbers.tolist(), strict=False))
-        place = batched.rectangle(self.area, image.height, image.width, row)
+        whole = preprocessing.resizable(image)
+        height, width = F.get_size(whole)
+        place = batched.rectangle(self.area, height, width, row)
         size = [preprocessing.size] * 2
-        part = F.resized_crop(image, *place, size, interpolation=preprocessing.interpolation())
-        return F.pil_to_tensor(part)
+        part = F.resized_crop(whole, *place, size, interpolation=preprocessing.interpolation())
+        return part if isinstance(part, Tensor) else F.pil_to_tensor(part)
 
     def prepared(self, pictures: Tensor, numbers: np.ndarray) -> Tensor:
         """Random versions of prepared pictures.
 
         Args:
-            pictures: uint8 (N, channels, size, size); not changed.
+            pictures: uint8 or float32 (N, channels, size, size); not changed.
             numbers: from `batched.fractions`, (N, 32).
 
         Returns:
-            uint8 (N, channels, size, size).
+            Likewise.
         """
         if self.area is not None:
             rows = (dict(zip(batched.NAMES, row, strict=False)) for row in numbers.tolist())
@@ -170,6 +182,8 @@ class Augment:
         return made[0] if len(made) == 1 else torch.cat([pictures[:0], *made])
 
     def _changed(self, pictures: Tensor, numbers: np.ndarray) -> Tensor:
+        if self.of_bytes and pictures.dtype != torch.uint8:
+            raise ArgumentError(REFUSAL)
         drawn = batched.columns(numbers)
         if self.crop:
             down, right = ((drawn[k] * (2 * self.crop + 1)).astype(np.int64) for k in ("down", "right"))
@@ -195,6 +209,12 @@ class Augment:
             pictures = batched.erase(pictures, chosen, numbers)
         return pictures
 
+
+REFUSAL = (
+    "colours, drawn operations and erasing are for pictures of 8 bits in grey or colour; for others (--deep, or "
+    "another number of channels than 1 or 3) give --augment light or none"
+)
+"""Why an augmentation of values is not done to pictures of mode "F"."""
 
 _PHOTO = Augment(area=(0.35, 1.0), flip=True, color=0.2)
 

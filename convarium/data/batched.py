@@ -192,8 +192,10 @@ def _sampled(
         torch.add(scaled[0][:, None, :], scaled[1][:, :, None], out=plane)
     values = pictures.to(torch.float32)
     if fill:  # outside is 0 for grid_sample
-        values -= fill
+        values = values - fill
     values = torch.nn.functional.grid_sample(values, grid.permute(1, 2, 3, 0), align_corners=False)
+    if pictures.is_floating_point():
+        return values.add_(fill)
     # Adding a half before truncation rounds; means of values 0..255 leave that range by far less than it.
     return _whole(values.add_(fill + 0.5))
 

@@ -4,10 +4,11 @@ A file is named by a hash of what its bytes depend on: the contents of the pictu
 a copy of the data elsewhere finds it, and a picture edited without a new date does not), their names and order,
 the preprocessing up to normalisation, and Pillow's version. Labels are not among it.
 
-The file: rows of uint8 (channels innermost where there is a margin), one for each picture that can be decoded;
-JSON with the damaged ones, their reasons, the statistics and a CRC-32 of each 64 MiB of the rows; then the length
-of the JSON (8 bytes, little-endian), its CRC-32 (4 bytes) and 12 bytes of mark. It is written to a temporary
-name and renamed when whole. All checksums are verified when it is opened: a file that fails is made anew.
+The file: rows of uint8 or, for mode "F", float32 (channels innermost where there is a margin), one for each
+picture that can be decoded; JSON with the damaged ones, their reasons, the statistics and a CRC-32 of each 64 MiB
+of the rows; then the length of the JSON (8 bytes, little-endian), its CRC-32 (4 bytes) and 12 bytes of mark. It is
+written to a temporary name and renamed when whole. All checksums are verified when it is opened: a file that fails
+is made anew.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ class Found:
 
 def size(number: int, wide: Preprocessing) -> int:
     """Bytes of a file for this many pictures, if none is damaged."""
-    rows = number * wide.channels * wide.size**2
+    rows = number * wide.channels * wide.size**2 * wide.dtype.itemsize
     return rows + 256 + 12 * math.ceil(rows / _BLOCK)
 
 
@@ -81,7 +82,7 @@ def kept(
         progress: called with 0 and the number of all while contents are hashed, or another process makes the file.
 
     Returns:
-        uint8 (N, C, side, side) over the file; what is written to it stays in memory. What was found.
+        uint8 or float32 (N, C, side, side) over the file; what is written to it stays in memory. What was found.
 
     Raises:
         RunError: the disk is too small, or the folder cannot be written.
@@ -89,7 +90,7 @@ def kept(
     path = folder / f"{_key(pictures.pictures, preprocessing, wide, progress)}.prepared"
     shape = (len(pictures), wide.channels, wide.size, wide.size)
     inside = wide != preprocessing
-    found = _read(path, shape, inside)
+    found = _read(path, shape, inside, wide.dtype)
     if found is not None:
         _told(progress, len(pictures), len(pictures))
         return found
@@ -103,14 +104,14 @@ def kept(
         except OSError as error:
             raise RunError(f"cannot write in {folder}: {error.strerror}; choose another folder") from error
     try:
-        found = _read(path, shape, inside)
+        found = _read(path, shape, inside, wide.dtype)
         if found is None:
             # We hold the lock: whoever began these was killed.
             for left in folder.glob(f".{path.name}.*.tmp"):
                 left.unlink(missing_ok=True)
             _room(folder, size(len(pictures), wide))
             storage.write(path, lambda temporary: _written(temporary, shape, inside, make))
-            found = _read(path, shape, inside)
+            found = _read(path, shape, inside, wide.dtype)
         if found is None:
             raise RunError(f"{path} does not hold what was just written to it; is the disk failing?")
         _told(progress, len(pictures), len(pictures))
@@ -132,7 +133,8 @@ def _key(
 ) -> str:
     """32 hexadecimal digits of everything that the bytes of a file depend on."""
     fields = {name: value for name, value in preprocessing.to_dict().items() if name not in ("mean", "std")}
-    total = hashlib.sha256(json.dumps([_PIXELS, PIL.__version__, wide.size, fields]).encode())
+    makers = [PIL.__version__, *([torch.__version__] if wide.deep else [])]  # floats are resized by torch
+    total = hashlib.sha256(json.dumps([_PIXELS, *makers, wide.size, fields]).encode())
     for first in range(0, len(pictures), _SLICE):
         _told(progress, 0, len(pictures))
         some = pictures[first : first + _SLICE]
@@ -192,7 +194,7 @@ class _Sums:
         self.file, self.blocks, self.crc, self.inside = file, list[int](), 0, 0
 
     def write(self, values: np.ndarray) -> None:
-        left = values.reshape(-1).data
+        left = values.reshape(-1).view(np.uint8).data
         while left:
             part, left = left[: _BLOCK - self.inside], left[_BLOCK - self.inside :]
             self.file.write(part)
@@ -203,7 +205,9 @@ class _Sums:
                 self.crc = self.inside = 0
 
 
-def _read(path: Path, shape: tuple[int, ...], inside: bool) -> tuple[Tensor, Found] | None:
+def _read(
+    path: Path, shape: tuple[int, ...], inside: bool, dtype: torch.dtype
+) -> tuple[Tensor, Found] | None:
     """The content of a file; None where there is none, or not this one, or not whole."""
     try:
         with path.open("rb") as file:
@@ -221,11 +225,11 @@ def _read(path: Path, shape: tuple[int, ...], inside: bool) -> tuple[Tensor, Fou
         content = json.loads(text)
         damaged = [(int(position), str(reason)) for position, reason in content["damaged"]]
         number = shape[0] - len(damaged)
-        if tuple(content["shape"]) != shape or start != number * math.prod(shape[1:]):
+        if tuple(content["shape"]) != shape or start != number * math.prod(shape[1:]) * dtype.itemsize:
             return None
         found = Found(damaged, tuple(content["mean"]), tuple(content["std"]))
         if not start:
-            return torch.empty((0, *shape[1:]), dtype=torch.uint8), found
+            return torch.empty((0, *shape[1:]), dtype=dtype), found
         # Copied on writing: torch has no tensors that cannot be written to, and the file must stay as it is.
         mapped = np.memmap(path, np.uint8, "c", shape=(start,))
         blocks = [mapped[at : at + _BLOCK] for at in range(0, start, _BLOCK)]
@@ -234,7 +238,7 @@ def _read(path: Path, shape: tuple[int, ...], inside: bool) -> tuple[Tensor, Fou
                 return None
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    rows = torch.from_numpy(mapped)
+    rows = torch.from_numpy(mapped).view(dtype)
     if inside:
         return rows.view(number, *shape[2:], shape[1]).permute(0, 3, 1, 2), found
     return rows.view(number, *shape[1:]), found

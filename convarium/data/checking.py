@@ -34,9 +34,10 @@ class Checked:
     """What `check` found.
 
     `good` has the pictures that can be decoded, in their order; `damaged` the key and the reason of each
-    other. `prepared` is uint8 (N, C, size, size), aligned with `good.pictures`, or None where it would not
-    fit; with a margin its squares may be larger. `mean` and `std` are per channel, of the prepared pictures
-    without margin in 0..1; std is at least 1/255, so that it can be divided by.
+    other. `prepared` is uint8 (float32 for mode "F") (N, C, size, size), aligned with `good.pictures`, or None
+    where it would not fit; with a margin its squares may be larger. `mean` and `std` are per channel, of the
+    prepared pictures without margin in 0..1; std is at least 1/255, so that it can be divided by; for mode "F" only
+    where all values are alike.
     """
 
     good: PictureSet
@@ -78,9 +79,9 @@ def check(
     if cache is None:
         shape = (len(every), wide.channels, wide.size, wide.size)
         prepared = None
-        if math.prod(shape) <= memory:
+        if math.prod(shape) * wide.dtype.itemsize <= memory:
             layout = torch.channels_last if wide != preprocessing else torch.contiguous_format
-            prepared = torch.empty(shape, dtype=torch.uint8, memory_format=layout)
+            prepared = torch.empty(shape, dtype=wide.dtype, memory_format=layout)
         filled = 0
 
         def keep(rows: Tensor) -> None:
@@ -132,14 +133,16 @@ def _look(
 ) -> files.Found:
     """Decode everything in threads; give the prepared rows, in their order and without the damaged, to `keep`."""
     every = pictures.pictures
-    histogram = np.zeros((wide.channels, 256), np.int64)
+    count, moments = (_sums, _moments_of_sums) if wide.deep else (_histogram, _moments)
+    total: np.ndarray | int = 0
     margin = (wide.size - preprocessing.size) // 2
     inner = slice(margin, margin + preprocessing.size)
     reasons: list[tuple[int, str]] = []
     halt = threading.Event()
 
-    def look(positions: range) -> tuple[int, Tensor, list[tuple[int, str]], np.ndarray, float]:
-        bad, rows, seen, began = [], [], np.zeros_like(histogram), time.thread_time()
+    def look(positions: range) -> tuple[int, Tensor, list[tuple[int, str]], np.ndarray | int, float]:
+        bad, rows, began = [], [], time.thread_time()
+        seen: np.ndarray | int = 0
         for position in positions:
             if halt.is_set():
                 break
@@ -148,10 +151,10 @@ def _look(
             except PictureError as error:
                 bad.append((position, str(error)))
                 continue
-            for counts, plane in zip(seen, row[:, inner, inner].numpy(), strict=True):
-                counts += Image.fromarray(np.ascontiguousarray(plane)).histogram()
+            seen = seen + count(row[:, inner, inner].numpy())
             rows.append(row)
-        made = torch.stack(rows) if rows else torch.empty(0, wide.channels, wide.size, wide.size).byte()
+        none = torch.empty((0, wide.channels, wide.size, wide.size), dtype=wide.dtype)
+        made = torch.stack(rows) if rows else none
         return len(positions), made, bad, seen, time.thread_time() - began
 
     chunks = (range(first, min(first + _CHUNK, len(every))) for first in range(0, len(every), _CHUNK))
@@ -167,14 +170,38 @@ def _look(
             running.extend(pool.submit(look, chunk) for chunk in islice(chunks, max(0, lanes - len(running))))
             keep(rows)
             reasons += bad
-            histogram += seen
+            total = total + seen  # in the order of the pictures, so that the sums are the same in any threads
             done += number
             if progress is not None:
                 progress(done, len(every))
     finally:
         halt.set()
         pool.shutdown(wait=True, cancel_futures=True)
-    return files.Found(reasons, *_moments(histogram))
+    return files.Found(reasons, *moments(np.broadcast_to(total, (wide.channels, 3 if wide.deep else 256))))
+
+
+def _histogram(row: np.ndarray) -> np.ndarray:
+    """How often each of the 256 values occurs, by channel."""
+    return np.array([Image.fromarray(np.ascontiguousarray(plane)).histogram() for plane in row], np.int64)
+
+
+def _sums(row: np.ndarray) -> np.ndarray:
+    """Number of values, sum and sum of squares, by band."""
+    values = row.reshape(len(row), -1).astype(np.float64)
+    return np.stack(
+        [np.full(len(row), float(values.shape[1])), values.sum(1), np.square(values).sum(1)], axis=1
+    )
+
+
+def _moments_of_sums(sums: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation in 0..1 of floats; 1/255 where all are alike, as far as float32 tells."""
+    means, stds = [], []
+    for number, total, squares in sums.tolist():
+        mean = total / max(1.0, number)
+        std = math.sqrt(max(0.0, squares / max(1.0, number) - mean * mean))
+        means.append(mean / 255)
+        stds.append((std if std > 1e-6 * abs(mean) else 1.0) / 255)
+    return tuple(means), tuple(stds)
 
 
 def _moments(histogram: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:

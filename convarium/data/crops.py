@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from convarium.data.decode import PIXEL_LIMIT, decode, formats, orientation, quiet
+from convarium.data.decode import PIXEL_LIMIT, decode, formats, orientation, quiet, turned
 from convarium.data.preprocessing import Preprocessing
 
 simplejpeg: Any = None
@@ -109,12 +109,13 @@ def from_jpeg(data: bytes, preprocessing: Preprocessing, place: Place) -> np.nda
         place: chooses the part of the whole upright picture.
 
     Returns:
-        uint8 (height, width, channels), reduced or not; None where the file needs the decoder for all kinds.
+        uint8 (height, width, channels), reduced or not; None where the file needs the decoder for all kinds, or
+        fractions are kept.
 
     Raises:
         PictureError: it cannot be read.
     """
-    head = header(data)
+    head = None if preprocessing.deep else header(data)
     if head is None:
         return None
     turn = _turn(data) if head.turned and preprocessing.orient else 1
@@ -134,7 +135,7 @@ def from_jpeg(data: bytes, preprocessing: Preprocessing, place: Place) -> np.nda
         pixels = _fast(data, preprocessing.mode, height, head.width, reduce)
     if pixels is None:
         pixels = np.asarray(decode(data, preprocessing.mode, orient=False, reduce=reduce))
-    pixels = _upright(pixels.reshape(*pixels.shape[:2], -1), turn)
+    pixels = turned(pixels.reshape(*pixels.shape[:2], -1), turn)
     return pixels[top : top + high, left : left + wide]
 
 
@@ -164,27 +165,18 @@ def _fast(data: bytes, mode: str, height: int, width: int, reduce: int) -> np.nd
     return pixels if pixels.shape[:2] == shape else None
 
 
-def _upright(pixels: np.ndarray, turn: int) -> np.ndarray:
-    """A view of the pixels (height, width, channels) that undoes EXIF orientation 2 to 8."""
-    if turn in (5, 6, 7, 8):
-        pixels = pixels.transpose(1, 0, 2)
-    if turn in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    if turn in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    return pixels
-
-
 def resize(part: Tensor, out: Tensor, filter: str, mirror: bool = False) -> None:
     """Resize a part into its place in a batch.
 
     Args:
-        part: uint8 (C, h, w); fastest where the channels of a pixel lie side by side.
-        out: uint8 (C, height, width), written to.
+        part: uint8 or float32 (C, h, w); fastest where the channels of a pixel lie side by side.
+        out: likewise (C, height, width), written to.
         filter: as in `Preprocessing`.
         mirror: exchange left and right.
     """
-    if filter in ("bilinear", "bicubic"):
+    if part.is_floating_point() and filter == "nearest":
+        made = F.interpolate(part[None], size=out.shape[1:], mode="nearest-exact")[0]
+    elif filter in ("bilinear", "bicubic"):
         part = part[None].contiguous(memory_format=torch.channels_last)
         made = F.interpolate(part, size=out.shape[1:], mode=filter, antialias=True)[0]
     else:

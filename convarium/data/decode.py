@@ -54,6 +54,9 @@ _EXTENSIONS = """
 EXTENSIONS = frozenset(_EXTENSIONS.split())
 """Extensions of the files that count as pictures, in lower case."""
 
+DEEP_EXTENSIONS = EXTENSIONS | {".npy"}
+"""Likewise where bands are kept as they are."""
+
 Source = Path | bytes | np.ndarray | Image.Image
 
 
@@ -90,16 +93,16 @@ def decode(source: Source, mode: str = "RGB", *, orient: bool = True, reduce: in
             else:
                 image = Image.open(io.BytesIO(data or b""), formats=formats())
             if image.width * image.height > PIXEL_LIMIT:
-                raise PictureError(_too_large(image.size))
+                raise PictureError(too_large(image.size))
             if reduce > 1 and image.format in ("JPEG", "MPO"):
                 image.draft(None, (max(1, image.width // reduce), max(1, image.height // reduce)))
             image.load()
-            picture = _in_mode(_upright(image) if orient else image, mode)
+            picture = in_mode(upright(image) if orient else image, mode)
             return picture.copy() if picture is source else picture
     except PictureError:
         raise
     except Exception as error:  # Pillow's plugins raise nearly everything on broken files
-        raise PictureError(_reason(error, data)) from error
+        raise PictureError(reason(error, data)) from error
 
 
 def read(path: Path) -> bytes:
@@ -139,7 +142,7 @@ def orientation(image: Image.Image) -> int:
     return 1
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def upright(image: Image.Image) -> Image.Image:
     """The picture as the photographer saw it."""
     turn = Image.Transpose
     turns = {
@@ -155,10 +158,21 @@ def _upright(image: Image.Image) -> Image.Image:
     return image if method is None else image.transpose(method)
 
 
-def _in_mode(image: Image.Image, mode: str) -> Image.Image:
+def turned(pixels: np.ndarray, turn: int) -> np.ndarray:
+    """A view of the pixels (height, width, channels) that undoes EXIF orientation 2 to 8."""
+    if turn in (5, 6, 7, 8):
+        pixels = pixels.swapaxes(0, 1)
+    if turn in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if turn in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return pixels
+
+
+def in_mode(image: Image.Image, mode: str) -> Image.Image:
     """Bring any of Pillow's modes to RGB or L, as the head of this module says."""
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        image = _to_eight_bits(np.asarray(image), _white_of(image))
+        image = _to_eight_bits(np.asarray(image), white_of(image))
     elif image.mode == "LAB":
         image = _from_lab(image)
     elif image.has_transparency_data:
@@ -172,7 +186,7 @@ def _in_mode(image: Image.Image, mode: str) -> Image.Image:
     return image.convert(mode)
 
 
-def _white_of(image: Image.Image) -> int | None:
+def white_of(image: Image.Image) -> int | None:
     """The value that means white, where the file's format says it; None where only the data can tell."""
     if image.mode.startswith("I;16"):
         bits = getattr(image, "tag_v2", {}).get(258, (16,))
@@ -216,7 +230,7 @@ def _from_array(values: np.ndarray) -> Image.Image:
     if values.size == 0:
         raise PictureError(f"an array of {shape} has no pixels")
     if values.shape[0] * values.shape[1] > PIXEL_LIMIT:
-        raise PictureError(_too_large((values.shape[1], values.shape[0])))
+        raise PictureError(too_large((values.shape[1], values.shape[0])))
     if values.ndim == 3 and values.shape[2] == 1:
         values = values[:, :, 0]
     if values.dtype == np.bool_:
@@ -228,13 +242,13 @@ def _from_array(values: np.ndarray) -> Image.Image:
             raise PictureError(f"an array of {values.dtype}; want integers, floats or booleans")
         values = np.asarray(_to_eight_bits(values))
     image = Image.fromarray(np.ascontiguousarray(values))
-    return _in_mode(image, "RGB") if image.mode in ("LA", "RGBA") else image
+    return in_mode(image, "RGB") if image.mode in ("LA", "RGBA") else image
 
 
-def _reason(error: Exception, data: bytes | None) -> str:
+def reason(error: Exception, data: bytes | None) -> str:
     """What is wrong with the file, in plain words."""
     if isinstance(error, Image.DecompressionBombError):
-        return _too_large(_refused_size(error), str(error))
+        return too_large(_refused_size(error), str(error))
     if isinstance(error, MemoryError):
         return "not enough memory to decode it"
     text = " ".join(str(error).split())
@@ -258,6 +272,8 @@ def _kind_of(data: bytes) -> str:
             return "a HEIF picture, which Pillow does not read: convert it to JPEG or PNG"
         return "a video or another MP4 file, not a picture"
     others = ((b"%PDF", "a PDF document"), (b"PK\x03\x04", "a ZIP archive"), (b"\x1f\x8b", "gzip data"))
+    if head.startswith(b"\x93NUMPY"):
+        return "an array of NumPy, which only networks trained with --deep read"
     for magic, name in others:
         if head.startswith(magic):
             return f"{name}, not a picture"
@@ -285,7 +301,7 @@ def _refused_size(error: Exception) -> tuple[int, int] | None:
     return size if isinstance(size, tuple) and len(size) == 2 else None
 
 
-def _too_large(size: tuple[int, int] | None, otherwise: str = "") -> str:
+def too_large(size: tuple[int, int] | None, otherwise: str = "") -> str:
     if size is None:
         return f"too large: {otherwise}"
     return f"too large: {size[0]}x{size[1]} pixels (limit {PIXEL_LIMIT} pixels)"

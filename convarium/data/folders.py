@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from convarium.data import tables
-from convarium.data.decode import EXTENSIONS
+from convarium.data.decode import DEEP_EXTENSIONS, EXTENSIONS
 from convarium.data.pictures import (
     PARTS,
     Data,
@@ -31,7 +31,7 @@ __all__ = ["Data", "Picture", "PictureSet", "find", "fingerprint", "hidden", "li
 _SYSTEM = {"__macosx", "thumbs.db", "desktop.ini", "$recycle.bin", "system volume information", "@eadir"}
 
 
-def read_data(path: str | Path, classes: Sequence[str] | None = None) -> Data:
+def read_data(path: str | Path, classes: Sequence[str] | None = None, deep: bool = False) -> Data:
     """Find the pictures of a data set and their labels; no picture is opened.
 
     Args:
@@ -40,6 +40,7 @@ def read_data(path: str | Path, classes: Sequence[str] | None = None) -> Data:
             folder with the four MNIST files.
         classes: the classes of a network that exists, in its order; pictures of others are left out, and
             one class is enough. None: the classes of the training part, sorted.
+        deep: arrays (.npy) count as pictures, too.
 
     Returns:
         The data with at least one part and, where `classes` is None, two classes.
@@ -47,14 +48,15 @@ def read_data(path: str | Path, classes: Sequence[str] | None = None) -> Data:
     Raises:
         DataError: there is no such path, or it holds nothing that can be used; says what to do.
     """
-    return numbered(Path(path), find(path), classes)
+    return numbered(Path(path), find(path, deep), classes)
 
 
-def find(path: str | Path) -> Found:
+def find(path: str | Path, deep: bool = False) -> Found:
     """Find the pictures of a data set and the names of their classes; no picture is opened.
 
     Args:
         path: as for `read_data`.
+        deep: likewise.
 
     Returns:
         All that is there, also of classes that only one part has.
@@ -67,7 +69,7 @@ def find(path: str | Path) -> Found:
         raise DataError(_nothing_there(root))
     if root.is_dir():
         idx = tables.idx_files(root)
-        return tables.read_idx(idx) if idx else _read_folder(root)
+        return tables.read_idx(idx) if idx else _read_folder(root, DEEP_EXTENSIONS if deep else EXTENSIONS)
     return tables.read_csv(root)
 
 
@@ -76,13 +78,13 @@ def hidden(name: str) -> bool:
     return name.startswith(".") or name.lower() in _SYSTEM
 
 
-def _read_folder(root: Path) -> Found:
+def _read_folder(root: Path, extensions: frozenset[str]) -> Found:
     folders, files = _entries(root)
     parts: dict[str, list[str]] = {}
     for name in folders:
         if name.lower() in PARTS:
             parts.setdefault(PARTS[name.lower()], []).append(name)
-    scan = _Scan(root)
+    scan = _Scan(root, extensions)
     if "train" in parts or (parts and sum(map(len, parts.values())) == len(folders)):
         for part, names in parts.items():
             if len(names) > 1:
@@ -93,12 +95,12 @@ def _read_folder(root: Path) -> Found:
             scan.notes.append(f"Left out: {listed(beside)} beside {parts['train'][0]}/, which is no part.")
         order = [part for part in ("train", "val", "test") if scan.parts.get(part)]
         if "train" in parts and "train" not in order:
-            raise DataError(_no_classes(root / parts["train"][0]))
+            raise DataError(_no_classes(root / parts["train"][0], extensions))
         scan.parts = {part: scan.parts[part] for part in order}
     else:
         scan.part("all", "")
     if not any(scan.parts.values()):
-        raise DataError(_no_classes(root))
+        raise DataError(_no_classes(root, extensions))
     loose = [name for name in files if not hidden(name)]
     if loose:
         scan.notes.append(f"Left out: {counted(len(loose), 'file')} beside the folders ({listed(loose)}).")
@@ -108,8 +110,9 @@ def _read_folder(root: Path) -> Found:
 class _Scan:
     """Walks the class folders of one data set and remembers what it left out."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, extensions: frozenset[str]) -> None:
         self.root = os.fspath(root)
+        self.extensions = extensions
         self.parts: dict[str, list[tuple[str, str, Path | np.ndarray]]] = {}
         self.notes: list[str] = []
         self.left: dict[str, list[str]] = {}
@@ -130,7 +133,7 @@ class _Scan:
         for entry in os.scandir(folder):
             if hidden(entry.name) and _is_dir(entry):
                 self.leave("hidden", f"{name}/{entry.name}" if name else entry.name)
-        pictures = [file for file in files if _is_picture(file) and not hidden(file)]
+        pictures = [file for file in files if _ends(file, self.extensions) and not hidden(file)]
         if name and pictures:
             text = f"Left out: {counted(len(pictures), 'picture')} directly in {name}/, which have no class"
             self.notes.append(f"{text} ({listed(pictures)}).")
@@ -154,13 +157,13 @@ class _Scan:
                 if hidden(entry.name):
                     if _is_dir(entry):
                         self.leave("hidden", key)
-                    elif _is_picture(entry.name):
+                    elif _ends(entry.name, self.extensions):
                         self.leave("hidden picture", key)
                 elif _is_dir(entry):
                     waiting.append(key)
                 elif not _is_file(entry):
                     self.leave("link" if entry.is_symlink() else "odd", key)
-                elif _is_picture(entry.name):
+                elif _ends(entry.name, self.extensions):
                     yield key
                 else:
                     self.leave("extension", key)
@@ -187,13 +190,14 @@ class _Scan:
         return notes
 
 
-def list_pictures(paths: Iterable[str | Path]) -> list[Path]:
+def list_pictures(paths: Iterable[str | Path], deep: bool = False) -> list[Path]:
     """The files meant by names of files, folders and patterns, in the order asked.
 
     Args:
         paths: a file is kept as it is, even where it does not exist or has a strange extension: decoding
             says what is wrong. A folder gives its pictures and those below, sorted. A pattern (with
             *, ? or [ ]; ** for all folders below) gives the pictures that fit, sorted.
+        deep: arrays (.npy) count as pictures, too.
 
     Returns:
         Paths of files.
@@ -202,20 +206,21 @@ def list_pictures(paths: Iterable[str | Path]) -> list[Path]:
         DataError: a folder or a pattern without pictures.
     """
     files: list[Path] = []
+    extensions = DEEP_EXTENSIONS if deep else EXTENSIONS
     for item in paths:
         path = Path(item)
         if path.is_dir():
-            below = _below(path)
+            below = _below(path, extensions)
             if not below:
                 raise DataError(
-                    f"{path} has no pictures; extensions known are {' '.join(sorted(EXTENSIONS))}"
+                    f"{path} has no pictures; extensions known are {' '.join(sorted(extensions))}"
                 )
             files.extend(below)
         elif os.path.lexists(path) or not glob.has_magic(os.fspath(item)):
             files.append(path)
         else:
             fitting = [Path(name) for name in sorted(glob.glob(os.fspath(item), recursive=True))]  # noqa: PTH207
-            matched = [file for file in fitting if _is_picture(file.name) and not file.is_dir()]
+            matched = [file for file in fitting if _ends(file.name, extensions) and not file.is_dir()]
             if not matched:
                 raise DataError(f"no picture fits {item}; check the pattern and its quotes")
             files.extend(matched)
@@ -253,9 +258,9 @@ def _entries(folder: Path) -> tuple[list[str], list[str]]:
     return folders, sorted(entry.name for entry in entries if not _is_dir(entry))
 
 
-def _below(top: Path) -> list[Path]:
+def _below(top: Path, extensions: frozenset[str]) -> list[Path]:
     """The pictures in a folder and below it, sorted by their names below it."""
-    scan = _Scan(top)
+    scan = _Scan(top, extensions)
     return [top / key.removeprefix("./") for key in sorted(scan._walk("."))]
 
 
@@ -265,8 +270,8 @@ def _identity(folder: Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _is_picture(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in EXTENSIONS  # noqa: PTH122 (a Path costs ten times as much)
+def _ends(name: str, extensions: frozenset[str]) -> bool:
+    return os.path.splitext(name)[1].lower() in extensions  # noqa: PTH122 (a Path costs ten times as much)
 
 
 def _nothing_there(path: Path) -> str:
@@ -285,16 +290,21 @@ def _nothing_there(path: Path) -> str:
     return f"{path} does not exist; {hint}"
 
 
-def _no_classes(folder: Path) -> str:
+def _no_classes(folder: Path, extensions: frozenset[str]) -> str:
     """The message for a folder without class folders, from what it has instead."""
     want = "make one folder for each class and put its pictures there, or give a CSV file of path,label"
     folders, files = _entries(folder)
-    pictures = [name for name in files if _is_picture(name) and not hidden(name)]
+    pictures = [name for name in files if _ends(name, extensions) and not hidden(name)]
     if pictures:
         return f"{folder} has {counted(len(pictures), 'picture')} but no class folders; {want}"
     tables = [name for name in files if name.lower().endswith((".csv", ".tsv"))]
     if tables:
         return f"{folder} has no class folders; did you mean {folder / tables[0]}?"
     if folders:
+        arrays = [] if extensions is DEEP_EXTENSIONS else sorted(folder.glob("*/*.npy"))
+        if arrays:
+            return (
+                f"the folders in {folder} have no pictures but arrays ({arrays[0].name}), which --deep reads"
+            )
         return f"the folders in {folder} ({listed(folders)}) have no pictures; {want}"
     return f"{folder} is empty; {want}"

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from convarium.data import crops
-from convarium.data.augment import Augment
+from convarium.data.augment import REFUSAL, Augment
 from convarium.data.batched import NAMES, fractions, rectangle
 from convarium.data.checking import Checked, check
 from convarium.data.decode import read
@@ -40,7 +40,7 @@ _AHEAD = 2  # batches made while one is in use, at least
 
 
 class Batch(NamedTuple):
-    """uint8 (N, C, H, W); int64 (N,); int64 (N,): positions in the `PictureSet`.
+    """uint8 (N, C, H, W), float32 for mode "F"; int64 (N,); int64 (N,): positions in the `PictureSet`.
 
     Where parts are cut at random and no more is changed than left and right, the channels of a pixel lie side by
     side (torch.channels_last), as the resizer gives them; otherwise the pictures are contiguous.
@@ -63,7 +63,7 @@ class Loader:
         shuffle: False gives the order of the set.
         workers: threads that decode and augment; 0 does it in this one. Not used where `prepared` is given and
             nothing is augmented, which is only picking rows.
-        prepared: uint8 (N, C, size, size) from `check`, aligned with `pictures`; or larger squares, which random
+        prepared: (N, C, size, size) from `check`, aligned with `pictures`; or larger squares, which random
             parts are cut from, and otherwise their middles.
         drop_last: leave out a last batch that is not full.
         balance: give every class equally often in each epoch, which is as long as before. A class's pictures all
@@ -88,6 +88,8 @@ class Loader:
             raise ArgumentError(f"batch is {batch!r}; want a whole number of at least 1")
         if not isinstance(workers, int) or workers < 0:
             raise ArgumentError(f"workers is {workers!r}; want a whole number of at least 0")
+        if augment is not None and augment.of_bytes and preprocessing.deep:
+            raise ArgumentError(REFUSAL)
         if prepared is not None:
             _fits(prepared, len(pictures), preprocessing)
         labels = [-1 if picture.label is None else picture.label for picture in pictures.pictures]
@@ -236,11 +238,11 @@ class _Source:
             self.rest = None if self.rest == Augment(fill=augment.fill) else self.rest
 
     def empty(self, number: int) -> Tensor:
-        """Where a batch is written: uint8 (N, C, size, size)."""
+        """Where a batch is written: (N, C, size, size)."""
         shape = (number, self.preprocessing.channels, self.preprocessing.size, self.preprocessing.size)
         side_by_side = self.area is not None and self.rest is None
         layout = torch.channels_last if side_by_side else torch.contiguous_format
-        return torch.empty(shape, dtype=torch.uint8, memory_format=layout)
+        return torch.empty(shape, dtype=self.preprocessing.dtype, memory_format=layout)
 
     def whole(self, work: _Work) -> Tensor:
         """One batch, made by this thread."""
@@ -252,7 +254,7 @@ class _Source:
         return out
 
     def write(self, out: Tensor, work: _Work) -> None:
-        """Make pictures in their place in a batch: uint8 (N, C, size, size)."""
+        """Make pictures in their place in a batch: (N, C, size, size)."""
         places = list(enumerate(work.index.tolist()))
         if self.augment is None:
             for place, position in places:
@@ -347,13 +349,13 @@ def _fits(prepared: Tensor, number: int, preprocessing: Preprocessing) -> None:
     channels, size = preprocessing.channels, preprocessing.size
     side = prepared.shape[-1]
     if (
-        prepared.dtype != torch.uint8
+        prepared.dtype != preprocessing.dtype
         or prepared.shape[1:] != (channels, side, side)
         or side < size
         or (side - size) % 2
     ):
         raise ArgumentError(
-            f"prepared pictures of {prepared.dtype} {tuple(prepared.shape[1:])}; want torch.uint8 "
+            f"prepared pictures of {prepared.dtype} {tuple(prepared.shape[1:])}; want {preprocessing.dtype} "
             f"({channels}, side, side) with a side of {size}, or larger by an even number"
         )
 

@@ -7,17 +7,22 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-from convarium.data.decode import MODES, Source, decode
+from convarium.data.decode import MODES as EIGHT_BITS
+from convarium.data.decode import Source, decode
+from convarium.data.deep import decode_bands
 from convarium.errors import ArgumentError
 
+MODES = (*EIGHT_BITS, "F")
 FITS = ("crop", "squash", "pad")
 FILTERS = ("nearest", "bilinear", "bicubic", "lanczos")
+MOST_BANDS = 4096
 
 # A picture longer than this many times its width is cut before it is resized, or a strip
 # of 3 x 9000 pixels would become 224 x 672,000.
@@ -30,14 +35,16 @@ class Preprocessing:
 
     Args:
         size: side of the square that the network gets, in pixels.
-        mode: "RGB" or "L".
+        mode: "RGB" or "L", of 8 bits; or "F", which keeps all bits of any number of bands (see `deep`).
         fit: "crop" brings the shorter side to `resize` and cuts the middle square; "squash" changes the
             proportions; "pad" brings the longer side to `size` and fills the rest with black, on both sides.
         resize: shorter side before the cut, in pixels; only for "crop"; None is `size`.
-        filter: Pillow's filter for resizing: "nearest", "bilinear", "bicubic" or "lanczos".
+        filter: Pillow's filter for resizing: "nearest", "bilinear", "bicubic" or "lanczos"; for "F" torch's filters
+            of these names, of which there is no "lanczos".
         mean: per channel, of values 0..1; subtracted. Empty: zeros.
         std: per channel, of values 0..1; divided by. Empty: ones.
         orient: apply the EXIF orientation.
+        bands: that a picture must have; only for "F".
     """
 
     size: int
@@ -48,11 +55,18 @@ class Preprocessing:
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     orient: bool = True
+    bands: int | None = None
 
     def __post_init__(self) -> None:
         _among("mode", self.mode, MODES)
         _among("fit", self.fit, FITS)
-        _among("filter", self.filter, FILTERS)
+        _among("filter", self.filter, FILTERS[:-1] if self.deep else FILTERS)
+        if not self.deep and self.bands is not None:
+            raise ArgumentError(f"bands is {self.bands!r}, but mode {self.mode!r} has its own; leave it out")
+        if self.deep and (type(self.bands) is not int or not 1 <= self.bands <= MOST_BANDS):
+            raise ArgumentError(
+                f"bands is {self.bands!r}; mode 'F' wants a whole number of them from 1 to {MOST_BANDS}"
+            )
         _size("size", self.size)
         if self.resize is not None:
             _size("resize", self.resize)
@@ -84,12 +98,23 @@ class Preprocessing:
 
     @property
     def channels(self) -> int:
-        """3 for "RGB", 1 for "L"."""
-        return 3 if self.mode == "RGB" else 1
+        """3 for "RGB", 1 for "L", as many as there are bands for "F"."""
+        return self.bands or (3 if self.mode == "RGB" else 1)
+
+    @property
+    def deep(self) -> bool:
+        """Whether pictures are kept as float32 on the scale 0..255, and not cut to 8 bits."""
+        return self.mode == "F"
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of prepared pictures: uint8, or float32, which takes four times the memory."""
+        return torch.float32 if self.deep else torch.uint8
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields as values that JSON can hold."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
+        """All fields as values that JSON can hold; those of "RGB" and "L" have no `bands`."""
+        fields = {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
+        return {k: v for k, v in fields.items() if k != "bands" or self.deep}
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Preprocessing:
@@ -100,52 +125,72 @@ class Preprocessing:
         """
         return from_fields(cls, fields)
 
-    def open(self, source: Source) -> Image.Image:
+    def open(self, source: Source) -> Image.Image | np.ndarray:
         """Decode a picture in the mode that the network wants.
+
+        Returns:
+            A picture; for "F" float32 (height, width, bands).
 
         Raises:
             PictureError: it cannot be read.
         """
+        if self.deep:
+            return decode_bands(source, self.channels, orient=self.orient)
         return decode(source, self.mode, orient=self.orient)
 
-    def prepare(self, image: Image.Image) -> Tensor:
-        """Bring a decoded picture to size, exactly as torchvision's Resize and CenterCrop do with Pillow.
+    def resizable(self, image: Image.Image | np.ndarray) -> Image.Image | Tensor:
+        """A decoded picture as torchvision's functions take it.
 
         Args:
             image: from `open`; one in another mode is brought to ours first.
 
         Returns:
-            uint8 (channels, size, size).
+            The picture; for "F" float32 (bands, height, width).
         """
-        if image.mode != self.mode:
+        if isinstance(image, np.ndarray):
+            if image.dtype != np.float32 or image.shape[2:] != (self.channels,) or not self.deep:
+                image = self.open(image)
+        elif self.deep or image.mode != self.mode:
             image = self.open(image)
+        if isinstance(image, np.ndarray):
+            return torch.from_numpy(np.require(image.transpose(2, 0, 1), requirements=["C", "W"]))
+        return image
+
+    def prepare(self, image: Image.Image | np.ndarray) -> Tensor:
+        """Bring a decoded picture to size, exactly as torchvision's Resize and CenterCrop do.
+
+        Args:
+            image: from `open`; one in another mode is brought to ours first.
+
+        Returns:
+            uint8 (channels, size, size); float32 for "F".
+        """
+        picture = self.resizable(image)
         if self.fit == "squash":
-            image = self._resized(image, [self.size, self.size])
+            picture = self._resized(picture, [self.size, self.size])
         elif self.fit == "crop":
             side = self.resize or self.size
-            image = F.center_crop(self._resized(_without_far_ends(image), [side]), [self.size, self.size])
+            picture = F.center_crop(self._resized(_without_far_ends(picture), [side]), [self.size] * 2)
         else:
-            longest = max(image.size)
-            height, width = (
-                max(1, round(self.size * side / longest)) for side in (image.height, image.width)
-            )
+            sides = F.get_size(picture)
+            height, width = (max(1, round(self.size * side / max(sides))) for side in sides)
             left, top = (self.size - width) // 2, (self.size - height) // 2
             margins = [left, top, self.size - width - left, self.size - height - top]
-            image = F.pad(self._resized(image, [height, width]), margins, fill=0)
-        return F.pil_to_tensor(image)
+            picture = F.pad(self._resized(picture, [height, width]), margins, fill=0)
+        return picture.contiguous() if isinstance(picture, Tensor) else F.pil_to_tensor(picture)
 
     def normalise(self, batch: Tensor) -> Tensor:
         """(batch / 255 - mean) / std, on the batch's device.
 
         Args:
-            batch: uint8 (N, channels, H, W).
+            batch: uint8 (N, channels, H, W); or float32, for "F".
 
         Returns:
             float32 (N, channels, H, W), in the batch's memory format.
         """
-        if batch.ndim != 4 or batch.shape[1] != self.channels or batch.dtype != torch.uint8:
+        if batch.ndim != 4 or batch.shape[1] != self.channels or batch.dtype not in (torch.uint8, self.dtype):
             got = f"a batch of {batch.dtype} {tuple(batch.shape)}"
-            raise ArgumentError(f"{got}; want torch.uint8 (N, {self.channels}, height, width)")
+            raise ArgumentError(f"{got}; want {self.dtype} (N, {self.channels}, height, width)")
         mean, std = (
             torch.tensor(values, dtype=torch.float32, device=batch.device).view(1, -1, 1, 1)
             for values in (self.mean, self.std)
@@ -155,14 +200,15 @@ class Preprocessing:
                 values.expand(1, -1, 1, batch.shape[3]).contiguous(memory_format=torch.channels_last)
                 for values in (mean, std)
             )
-        return batch.to(torch.float32).div_(255).sub_(mean).div_(std)
+        return batch.to(torch.float32, copy=True).div_(255).sub_(mean).div_(std)
 
     def interpolation(self) -> InterpolationMode:
         """The filter by torchvision's name."""
-        return InterpolationMode(self.filter)
+        # torch's "nearest" is another one than Pillow's.
+        return InterpolationMode("nearest-exact" if self.deep and self.filter == "nearest" else self.filter)
 
-    def _resized(self, image: Image.Image, size: list[int]) -> Image.Image:
-        return F.resize(image, size, interpolation=self.interpolation())
+    def _resized(self, image: Any, size: list[int]) -> Any:
+        return F.resize(image, size, interpolation=self.interpolation(), antialias=True)
 
 
 def from_fields(cls: type, fields: dict[str, Any]) -> Any:
@@ -181,12 +227,11 @@ def from_fields(cls: type, fields: dict[str, Any]) -> Any:
         raise ArgumentError(f"{cls.__name__}: {error}") from error
 
 
-def _without_far_ends(image: Image.Image) -> Image.Image:
+def _without_far_ends(image: Any) -> Any:
     """The middle of a very long picture; the centre crop would drop the rest anyway."""
-    longest = min(image.size) * _LONGEST
-    if max(image.size) <= longest:
-        return image
-    return F.center_crop(image, [min(image.height, longest), min(image.width, longest)])
+    sides = F.get_size(image)
+    longest = min(sides) * _LONGEST
+    return image if max(sides) <= longest else F.center_crop(image, [min(side, longest) for side in sides])
 
 
 def _among(name: str, value: object, allowed: tuple[str, ...]) -> None:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,9 @@ from torch import Tensor, nn
 
 from convarium import storage
 from convarium.errors import RunError
+
+LEFT = 3600.0
+"""Seconds after which an unfinished file belongs to nobody."""
 
 
 class Kept:
@@ -42,16 +47,25 @@ class Kept:
             float32 rows by name.
         """
         wanted, found = set(names), dict[str, np.ndarray]()
-        for file in sorted(self.folder.glob("*.safetensors")) if self.folder.is_dir() else ():
+        for file in self._files():
             try:
                 with safe_open(file, "np") as opened:
-                    listed = json.loads(opened.metadata()["names"])
+                    told = opened.metadata()
+                    listed = json.loads(told["names"])
                     here = [i for i, name in enumerate(listed) if name in wanted]
                     rows = opened.get_tensor("rows") if here else np.empty(0)
+                if here and told["sha256"] != hashlib.sha256(rows.tobytes()).hexdigest():
+                    continue
                 found.update((listed[i], rows[i]) for i in here)
             except (SafetensorError, OSError, KeyError, TypeError, ValueError, IndexError):
                 continue
         return found
+
+    def _files(self) -> list[Path]:
+        try:
+            return sorted(self.folder.glob("*.safetensors"))
+        except OSError:
+            return []
 
     def add(self, rows: dict[str, np.ndarray]) -> str:
         """Keep rows.
@@ -67,15 +81,23 @@ class Kept:
         names = list(rows)
         title = hashlib.sha256("\n".join(names).encode()).hexdigest()[:32]
         stacked = np.ascontiguousarray(np.stack([rows[name] for name in names]))
+        told = {"names": json.dumps(names), "sha256": hashlib.sha256(stacked.tobytes()).hexdigest()}
         try:
             storage.make_folder(self.folder)
+            self._sweep()
             storage.write(
-                self.folder / f"{title}.safetensors",
-                lambda path: save_file({"rows": stacked}, path, {"names": json.dumps(names)}),
+                self.folder / f"{title}.safetensors", lambda path: save_file({"rows": stacked}, path, told)
             )
         except RunError as error:
             return str(error)
         return ""
+
+    def _sweep(self) -> None:
+        """Remove what processes that were killed while they wrote have left; one that writes now is younger."""
+        for left in self.folder.glob(".*.tmp"):
+            with suppress(OSError):
+                if time.time() - left.stat().st_mtime > LEFT:
+                    left.unlink()
 
 
 def identity(net: nn.Module, *others: object) -> str:
@@ -106,6 +128,7 @@ def rows_of(
     Yields:
         float32 rows, one a picture.
     """
-    with torch.inference_mode():
-        for pictures in batches:
-            yield from run(normalise(pictures)).float().cpu().numpy()
+    for pictures in batches:  # outside: what threads prepare must not be born in inference mode
+        with torch.inference_mode():
+            rows = run(normalise(pictures)).float().cpu().numpy()
+        yield from rows

@@ -15,6 +15,22 @@ PIXEL_ART = 96
 """Pictures up to this many pixels on their longest side are enlarged in squares, not blurred."""
 
 
+def stretched(values: np.ndarray) -> Image.Image:
+    """Something to look at of a picture with any bands and any range of values.
+
+    Args:
+        values: (height, width, bands), finite.
+
+    Returns:
+        The first three bands as red, green and blue, or the first one in grey where there are fewer, each stretched
+        from its 1st to its 99th percentile over black to white.
+    """
+    shown = values[:, :, :3] if values.shape[2] >= 3 else values[:, :, 0]
+    low, high = np.percentile(shown.astype(np.float64), (1, 99), axis=(0, 1))
+    span = np.where(high > low, high - low, 1.0)
+    return Image.fromarray((255 * np.clip((shown - low) / span, 0, 1)).astype(np.uint8))
+
+
 def reduced(picture: Image.Image) -> Image.Image:
     """A picture in grey, colour or colour with alpha, at most `THUMBNAIL` pixels a side, without its metadata.
 

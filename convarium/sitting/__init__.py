@@ -14,11 +14,20 @@ import torch
 from convarium.costs.allocator import keep_freed_memory
 from convarium.data.folders import Data
 from convarium.data.preprocessing import Preprocessing
-from convarium.errors import DataError, Interrupted, RunError
+from convarium.errors import ArgumentError, DataError, Interrupted, RunError
 from convarium.judge.metrics import Metrics
 from convarium.sitting.finish import finish
 from convarium.sitting.frozen import head_first, learn_classifier
-from convarium.sitting.learn import USUAL, learn, loader_of, network, setting_of, task_of, unused_norms
+from convarium.sitting.learn import (
+    USUAL,
+    learn,
+    loader_of,
+    network,
+    setting_of,
+    task_of,
+    telling_of_one_picture,
+    unused_norms,
+)
 from convarium.sitting.look import look
 from convarium.sitting.state import End, Sitting, Trained
 from convarium.training import checkpoint, finder, precision, signals
@@ -92,7 +101,7 @@ def _how_to_go_on(folder: RunFolder) -> str:
 
 def _train(now: Sitting, preprocessing: Preprocessing, stop: signals.Stop) -> Trained:
     """By the recipe: all at once, the classifier alone, or the classifier first and then all."""
-    recipe = now.recipe
+    recipe, now.began = now.recipe, time.perf_counter()
     net = network(now, fresh=now.resume and recipe.backbone)
     if not recipe.backbone:
         return learn_classifier(now, net, preprocessing, stop)
@@ -125,6 +134,11 @@ def find_rate(
     )
     keep_freed_memory()
     with signals.listening() as stop:
+        if not now.recipe.backbone:
+            raise ArgumentError(
+                f"the recipe {config['recipe']['name']} trains the classifier alone, which its own rate suits; take "
+                "finetune or scratch to look for one"
+            )
         look(now, stop)
         preprocessing = now.preprocessing(now.sets["train"].mean, now.sets["train"].std)
         net = network(now)
@@ -135,7 +149,8 @@ def find_rate(
         batch = min(recipe.batch or USUAL, len(now.sets["train"].good))
         size, channels = now.arguments["size"], now.arguments["in_channels"]
         shape = (batch, channels, size, size)
-        way = precision.choose(config["precision"], task, shape, now.arguments["classes"], now.device)
+        with telling_of_one_picture(batch):
+            way = precision.choose(config["precision"], task, shape, now.arguments["classes"], now.device)
         setting = setting_of(now, way, preprocessing.normalise, lambda net: {}, stop)
         with watch.bar("learning rates") as shown:
             loader = loader_of(now, preprocessing, batch)

@@ -29,6 +29,9 @@ from convarium.sitting.state import Sitting, Trained
 FAMILIAR = 300
 """Training pictures by which what is familiar is known, where their features are still to be computed."""
 
+APART = 0.1
+"""Difference of a probability above which kept features are not believed."""
+
 CHECKED = 32
 """Held-out pictures that are run once more in plain float32, where features were computed in a faster way."""
 
@@ -51,8 +54,12 @@ def finish(now: Sitting, trained: Trained, preprocessing: Preprocessing) -> Metr
     given = {name: _given(clf, trained, name, now.sets[name]) for name in dict.fromkeys(("val", part))}
     notes = list(trained.notes)
     if trained.given:
-        notes.append(_agreement(clf, held, given[part].probabilities))
-        now.watch.note(notes[-1])
+        words, agrees = _agreement(clf, held, given[part].probabilities)
+        if not agrees:
+            words += "; so all pictures were judged in plain float32"
+            given = {name: clf.score(now.sets[name].good, now.sets[name].prepared).given for name in given}
+        notes.append(words)
+        now.watch.note(words)
     temperature, threshold = _fit(clf, now, given["val"], _some(clf, trained, now.sets["train"]))
     said = softmax(given[part].scores, clf.temperature)
     labels = _labels(held)
@@ -124,30 +131,34 @@ def _some(clf: Classifier, trained: Trained, train: Checked) -> np.ndarray:
     return clf.score(pictures, None if train.prepared is None else train.prepared[few]).given.features
 
 
-def _fit(clf: Classifier, now: Sitting, given: Given, familiar: np.ndarray) -> tuple[Temperature, Threshold]:
+def _fit(
+    clf: Classifier, now: Sitting, given: Given, familiar: np.ndarray
+) -> tuple[Temperature | None, Threshold | None]:
     """Fit temperature, threshold and outlier score on the validation pictures, and put them into the classifier."""
     labels = _labels(now.sets["val"])
-    temperature = fit_temperature(given.scores, labels)
-    if len(labels) >= SMALLEST:  # of fewer, chance would decide it
-        clf.about["temperature"] = {**temperature.to_dict(), "part": "val"}
-        clf.temperature = temperature.value
-    threshold = fit_threshold(softmax(given.scores, clf.temperature), labels)
-    if threshold.met:
-        clf.about["threshold"] = {"value": threshold.value, "asked": threshold.asked, "part": "val"}
     clf.about["outlier"] = fit_outlier(familiar, given.features).to_dict()
+    if len(labels) < SMALLEST:  # chance would decide them
+        return None, None
+    temperature = fit_temperature(given.scores, labels)
+    clf.about["temperature"] = {**temperature.to_dict(), "part": "val"}
+    clf.temperature = temperature.value
+    threshold = fit_threshold(softmax(given.scores, clf.temperature), labels)
+    clf.about["threshold"] = {"value": threshold.value, "asked": threshold.asked, "part": "val"}
     return temperature, threshold
 
 
-def _agreement(clf: Classifier, held: Checked, given: np.ndarray) -> str:
-    """How what the file says agrees with what was judged, in words: on some pictures, in plain float32."""
+def _agreement(clf: Classifier, held: Checked, given: np.ndarray) -> tuple[str, bool]:
+    """How what the file says agrees with kept features, in words, and whether it does: in plain float32."""
     few = min(CHECKED, len(held.good))
     pictures = PictureSet(held.good.classes, held.good.pictures[:few])
     plain = clf.score(pictures, None if held.prepared is None else held.prepared[:few]).probabilities
     flips = int((plain.argmax(1) != given[:few].argmax(1)).sum())
-    return (
+    apart = float(np.abs(plain - given[:few]).max())
+    words = (
         f"judged on kept features; on the first {few} pictures the saved model in plain float32 gives {flips} other "
-        f"answers, its probabilities differ by {np.abs(plain - given[:few]).max():.1e} at most"
+        f"answers, its probabilities differ by {apart:.1e} at most"
     )
+    return words, apart <= APART
 
 
 def _labels(checked: Checked) -> np.ndarray:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
+import PIL
 import torch
 from torch import Tensor, nn
 
@@ -61,7 +62,8 @@ def learn_classifier(now: Sitting, net: Net, preprocessing: Preprocessing, stop:
     parts = _fitted(now, frozen.tail, features, now.recipe, way, stop)
     frozen.tail.load_state_dict(loop.kept(parts).state_dict())
     given = {part: _given(frozen.tail, features[part][0], now.device) for part in features}
-    return Trained(net, parts.progress, way, given, tuple(frozen.notes))
+    notes = [*frozen.notes, *filter(None, (parts.progress.ended,))]
+    return Trained(net, parts.progress, way, given, tuple(notes))
 
 
 def head_first(now: Sitting, net: Net, preprocessing: Preprocessing, stop: signals.Stop) -> None:
@@ -101,16 +103,22 @@ class _Frozen:
         self.now, self.preprocessing, self.stop = now, preprocessing, stop
         self.trunk, self.tail = engine.trunk(net).eval(), engine.tail(net)
         self.some = self._some()
-        with in_eval_mode(net), torch.inference_mode():
-            two = self.some[:2]
-            expected, found = net(two), self.tail(self.trunk(two))
-        if found.shape != expected.shape or not torch.allclose(found, expected, rtol=1e-3, atol=1e-4):
+        two = self.some[:2]
+        try:
+            with in_eval_mode(net), torch.inference_mode():
+                expected, found = net(two), self.tail(self.trunk(two))
+            apart = found.shape != expected.shape or not torch.allclose(found, expected, rtol=1e-3, atol=1e-4)
+        except RuntimeError:  # what stands between them does not run by itself
+            apart = True
+        if apart:
             raise ArgumentError(
                 f"the classifier of {now.config['architecture']['name']} is not its last part, so it cannot be trained "
                 "alone; take the recipe finetune with --head 0, or scratch"
             )
         self.bf16 = now.config["precision"] != "fp32"
-        title = kept.identity(self.trunk, preprocessing.to_dict(), torch.__version__, self.bf16)
+        # The versions of what computes and of what decodes; one architecture's tensors may fit another.
+        told = (now.config["architecture"], torch.__version__, PIL.__version__, self.bf16)
+        title = kept.identity(self.trunk, preprocessing.to_dict(), *told)
         self.kept = kept.Kept(storage.cache_folder() / "features" / title)
         self.engine: engine.Engine | None = None
         self.notes: list[str] = []
@@ -178,9 +186,7 @@ class _Frozen:
         """Fill in what is missing; what is done is kept from time to time, so that little is lost."""
         few = _part_of(self.now.sets[part], missing)
         if self.engine is None:
-            self.engine = engine.fastest(
-                self.trunk, self.some, len(missing) * self.now.recipe.views, bf16=self.bf16
-            )
+            self.engine = self._chosen(len(missing) * self.now.recipe.views)
         loader = Loader(
             few.good,
             self.preprocessing,
@@ -211,6 +217,14 @@ class _Frozen:
             finally:
                 self._keep(fresh)
         found |= fresh
+
+    def _chosen(self, count: int) -> engine.Engine:
+        """The fastest way, found when the run began: a resumed one must compute what is missing in the same."""
+        file = self.now.folder.state.with_name("engine.txt")
+        name = file.read_text("utf-8") if file.exists() else None
+        found = engine.fastest(self.trunk, self.some, count, bf16=self.bf16, name=name)
+        storage.write_text(file, found.name)
+        return found
 
     def _keep(self, rows: dict[str, np.ndarray]) -> None:
         why = self.kept.add(rows)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -29,7 +31,7 @@ from convarium.training.precision import Precision, choose
 from convarium.training.recipes import Recipe
 from convarium.training.task import Classify
 
-_FIXED = ("architecture", "recipe", "fit", "augment", "seed", "weights", "preprocessing", "fold")
+_FIXED = ("architecture", "recipe", "fit", "augment", "seed", "weights", "preprocessing", "fold", "deep")
 
 
 USUAL = 64
@@ -71,9 +73,8 @@ def network(now: Sitting, fresh: bool = False) -> Net:
     weights = None if fresh else now.config.get("weights")
     sha256 = now.config.get("weights_sha256")
     if weights and sha256 and storage.sha256(weights) != sha256:
-        raise RunError(
-            f"{weights} has changed since {now.folder.folder} began; put it back, or start a new run"
-        )
+        what = "has changed" if Path(weights).exists() else "is gone"
+        raise RunError(f"{weights} {what} since {now.folder.folder} began; put it back, or start a new run")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(now.config["seed"])
         net = front.create(now.config["architecture"]["name"], weights=weights, **now.arguments)
@@ -113,7 +114,8 @@ def learn(now: Sitting, net: Net, preprocessing: Preprocessing, stop: signals.St
     def validate(network: nn.Module) -> dict[str, float]:
         return _judged(now, network, preprocessing, stop)
 
-    decided = kept_decisions(now, lambda: _decide(now, task, preprocessing, stop))
+    with telling_of_one_picture(now.recipe.batch):
+        decided = kept_decisions(now, lambda: _decide(now, task, preprocessing, stop))
     net.frozen = decided.fixed  # in evaluation mode; their weights learn
     way, recipe = decided.way, replace(now.recipe, batch=decided.batch, epochs=decided.epochs)
     watch.epochs = recipe.epochs
@@ -126,7 +128,7 @@ def learn(now: Sitting, net: Net, preprocessing: Preprocessing, stop: signals.St
         watch.note(note)
     loader = loader_of(now, preprocessing, recipe.batch)
     setting = setting_of(now, way, preprocessing.normalise, validate, stop)
-    with watch.bar("training"), _telling_of_one_picture(recipe.batch):
+    with watch.bar("training"), telling_of_one_picture(recipe.batch):
         parts = loop.fit(task, loader, recipe, setting, now.resume)
     net = cast(Net, loop.kept(parts))  # or a wrapped one, which answers as a Net does
     return Trained(net, parts.progress, way, notes=tuple(filter(None, (parts.progress.ended,))))
@@ -180,11 +182,14 @@ def _decide(now: Sitting, task: Classify, preprocessing: Preprocessing, stop: si
         step = rehearse(task, loader, recipe, setting)
         # A picture that is only looked at takes about a third of one that is learnt from.
         looking = step / batch / recipe.accumulate / 3 * len(now.sets["val"].good)
-        epochs = epochs_within(60 * budget, step, steps_in(loader, recipe), looking)
+        # Features, and the classifier's own epochs before these, have taken some of it.
+        left = max(0.0, 60 * budget - (time.perf_counter() - now.began))
+        epochs = epochs_within(left, step, steps_in(loader, recipe), looking)
         if not epochs:
             one = (step * steps_in(loader, recipe) + looking) / 60
             raise ArgumentError(
-                f"--minutes {budget:g}: one epoch takes about {one:.1f} minutes here; give it more, or take a smaller "
+                f"--minutes {budget:g}: one epoch takes about {one:.2g} minutes here, and {left / 60:.2g} are left; "
+                "give it more, or take a smaller "
                 "network or --size, or the recipe probe"
             )
         if epochs < recipe.epochs:
@@ -307,7 +312,7 @@ def kept_decisions(now: Sitting, decide: Callable[[], Decided]) -> Decided:
 
 
 @contextmanager
-def _telling_of_one_picture(batch: int) -> Iterator[None]:
+def telling_of_one_picture(batch: int) -> Iterator[None]:
     """Batch norm cannot work on a single value, and torch's message does not say what to do."""
     try:
         yield

@@ -38,6 +38,7 @@ class Sitting:
         damaged: key and reason of each other.
         times: seconds by phase.
         sha256: fingerprint of each part's pictures.
+        began: moment of `time.perf_counter()` at which training began.
     """
 
     folder: RunFolder
@@ -50,6 +51,7 @@ class Sitting:
     damaged: list[tuple[str, str]] = field(default_factory=list)
     times: dict[str, float] = field(default_factory=dict)
     sha256: dict[str, str] = field(default_factory=dict)
+    began: float = 0.0
 
     @property
     def arguments(self) -> dict[str, Any]:

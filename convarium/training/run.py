@@ -45,6 +45,19 @@ WANTED: dict[str, type | tuple[type, ...]] = {
 }
 """What config.toml must say."""
 
+ALLOWED: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("val", "cache", "weights", "weights_sha256"), str),
+    **{
+        "budget": (int, float),
+        "preprocessing": dict,
+        "fold": list,
+        "workers": int,
+        "tensorboard": bool,
+        "deep": bool,
+    },
+}
+"""What it may say besides."""
+
 
 class RunFolder:
     """Where the files of one run lie.
@@ -143,8 +156,15 @@ class RunFolder:
             raise RunError(f"no run at {self.folder}: it has no config.toml") from error
         except (OSError, ValueError) as error:
             raise RunError(f"{self.config_file} cannot be read ({error})") from error
-        for name, kind in WANTED.items():
-            if not isinstance(config.get(name), kind):
+        for name, kind in {**WANTED, **{n: k for n, k in ALLOWED.items() if n in config}}.items():
+            fits = isinstance(config.get(name), kind)
+            if name == "architecture" and fits:
+                fits = {"name", "arguments"} <= config[name].keys() and isinstance(
+                    config[name]["arguments"], dict
+                )
+            if name in ("minutes", "budget") and fits:
+                fits = config[name] > 0
+            if not fits:
                 raise RunError(
                     f"{self.config_file} lacks a usable {name!r}; put it back as it was, or start a new run"
                 )

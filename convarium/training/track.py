@@ -16,6 +16,7 @@ A tracker that fails never ends training: it is told nothing more, and a note sa
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -51,14 +52,23 @@ def tensorboard(folder: Path) -> Tracker:
         MissingExtra: TensorBoard is not installed.
         RunError: the folder cannot be made.
     """
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise MissingExtra(
-            "TensorBoard is not installed; `pip install convarium[track]` brings it, or leave --track out"
-        ) from error
+    needed()
+    from torch.utils.tensorboard import SummaryWriter
+
     storage.make_folder(folder)
     return _TensorBoard(SummaryWriter(str(folder)))
+
+
+def needed() -> None:
+    """See that TensorBoard is there, before anything is begun.
+
+    Raises:
+        MissingExtra: it is not installed.
+    """
+    if find_spec("tensorboard") is None:
+        raise MissingExtra(
+            "TensorBoard is not installed; `pip install convarium[track]` brings it, or leave --tensorboard out"
+        )
 
 
 class _TensorBoard:
