@@ -26,6 +26,7 @@ from convarium.cli import (
     doctor,
     draw,
     evaluate,
+    export,
     fit,
     formula,
     inspect,
@@ -86,6 +87,7 @@ app.command("compare-runs")(compare_runs.run)
 app.command("predict")(predict.run)
 app.command("weights")(weights.run)
 app.command("doctor")(doctor.run)
+app.command("export")(export.run)
 app.command("pack")(pack.run)
 app.command("demo")(demo.run)
 
