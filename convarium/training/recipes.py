@@ -156,8 +156,8 @@ _KNOWN: Mapping[str, tuple[str, Recipe]] = {
     "finetune": (
         "From trained weights: the classifier first, on kept features, so that it does not spoil the rest with what "
         "it was drawn as; then all, with a rate that falls by a tenth from unit to unit towards the stem (Howard and "
-        "Ruder 2018, ULMFiT, section 3.2, call such rates discriminative). Expect more than `probe` nearly always, "
-        "for many times its minutes.",
+        "Ruder 2018, ULMFiT, section 3.2, call such rates discriminative). Expect more than `probe` where the pictures "
+        "are many or unlike those of the weights, for many times its minutes.",
         Recipe(
             epochs=15, batch=32, lr=3e-4, weight_decay=0.05, layer_decay=0.9, warmup=1.0, head=50,
             label_smoothing=0.1, ema=0.99, augment="photo",
