@@ -17,7 +17,9 @@ def test_finetuning_with_mixup_average_workers_and_cache_is_resumed_bit_for_bit(
         first, "resnet20", tmp_path / "weights", arguments={"depth": 8}, size=16, epochs=1, precision="fp32"
     ).model
     data = squares(tmp_path / "data", ("a", "b", "c"), each=80)
-    options = "--model resnet20 --set depth=8 --epochs 5 --batch 16 --head 3 --mixup 0.2 --ema 0.9 --workers 2"
+    options = (
+        "--model resnet20 --set depth=8 --epochs 5 --batch 16 --head 3 --mixup 0.2 --ema 0.9 --workers 2"
+    )
     options += " --precision fp32"
 
     def train(out):
