@@ -2,7 +2,8 @@
 
 Each way reads the same pictures again and again: a random part of 8 % to 100 % of the area, resized to 224 x 224,
 mirrored every second time. They take turns, one epoch each, and the ratio of two ways is the median of the ratios
-within each round; pictures come from the page cache, as in every epoch but the first.
+within each round; pictures come from the page cache, as in every epoch but the first. Freed memory is kept in our
+process, as in training, and not in torchvision's.
 
     torchvision   ImageFolder, DataLoader with WORKERS processes; float32, normalised
     float32       our Loader with WORKERS threads, then normalised
@@ -32,6 +33,7 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
+from convarium.costs.allocator import keep_freed_memory
 from convarium.data import crops
 from convarium.data.augment import Augment
 from convarium.data.decode import EXTENSIONS
@@ -60,8 +62,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         root = in_classes(given.pictures, Path(scratch))
         pictures = listed(root)
-        ways = ours(pictures, given.workers, given.batch, Path(scratch))
-        ways = {"torchvision": torchvision(root, given.workers, given.batch), **ways}
+        theirs = torchvision(root, given.workers, given.batch)
+        next(theirs(0))  # begins their processes, which keep the usual memory
+        keep_freed_memory()  # as `convarium train` does
+        ways = {"torchvision": theirs, **ours(pictures, given.workers, given.batch, Path(scratch))}
         ways |= ffcv(root, given.workers, given.batch, Path(scratch))
         decoder = "simplejpeg" if crops.simplejpeg is not None else "Pillow"
         print(

@@ -177,7 +177,8 @@ def resize(part: Tensor, out: Tensor, filter: str, mirror: bool = False) -> None
     if part.is_floating_point() and filter == "nearest":
         made = F.interpolate(part[None], size=out.shape[1:], mode="nearest-exact")[0]
     elif filter in ("bilinear", "bicubic"):
-        part = part[None].contiguous(memory_format=torch.channels_last)
+        # Made so that the stride of the first axis fits, too; else torch takes it for planes, at twice the time.
+        part = part.permute(1, 2, 0).contiguous()[None].permute(0, 3, 1, 2)
         made = F.interpolate(part, size=out.shape[1:], mode=filter, antialias=True)[0]
     else:
         pixels = part.permute(1, 2, 0).contiguous().numpy()
