@@ -37,7 +37,7 @@ MOST_WORKERS = 1000
 def _refuse_what_a_probe_ignores(changes: dict[str, Any]) -> None:
     """Where only the classifier learns, on kept features, some of what may be asked for would change nothing."""
     asked = {name for name, value in changes.items() if value is not None}
-    for name in sorted(asked & {"mixup", "cutmix", "head", "layer_decay", "stochastic_depth"}):
+    for name in sorted(asked & {"mixup", "cutmix", "norms", "head", "layer_decay", "stochastic_depth"}):
         if changes[name] not in (0, 1.0) or name == "head" and changes[name]:
             raise ArgumentError(
                 f"{name} = {changes[name]} changes nothing where only the classifier learns; leave it out"
@@ -118,6 +118,11 @@ def planned(
         raise ArgumentError(
             f"the recipe {recipe} trains nothing but the classifier, so it needs trained weights: give --weights, as "
             f"`convarium weights {model}` lists them, or take the recipe scratch"
+        )
+    if chosen.norms == "kept" and weights is None:
+        raise ArgumentError(
+            "batch norms cannot go by kept statistics where no weights bring any: give --weights, or take the recipe "
+            "scratch"
         )
     for name, value in (("minutes", minutes), ("save_minutes", save_minutes)):
         if value is not None and not 0 < value < math.inf:

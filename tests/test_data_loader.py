@@ -236,6 +236,15 @@ def test_a_picture_that_vanished_is_named_without_a_traceback(pictures: PictureS
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("reading")]
 
 
+def test_what_its_threads_take_is_counted(pictures: PictureSet) -> None:
+    loader = Loader(pictures, Preprocessing(16), batch=4, seed=0, workers=2)
+    assert loader.spent == 0
+    list(loader.batches(0))
+    once = loader.spent
+    list(loader.batches(1))
+    assert 0 < once < loader.spent
+
+
 def test_closing_early_ends_the_workers(pictures: PictureSet) -> None:
     before = threading.active_count()
     batches = Loader(pictures, PREPROCESSING, batch=2, seed=0, augment=AUGMENT, workers=2).batches(0)

@@ -28,7 +28,7 @@ def chosen(monkeypatch, *times) -> Precision:
     [
         ((0.100, 0.090, 0.050), True, True, "bfloat16 with channels last runs 2.0 times"),
         ((0.010, 0.009, 0.005), True, True, "bfloat16"),  # short steps, too
-        ((0.100, 0.090, 0.080), False, True, "bfloat16 only 1.12 times"),  # bfloat16 adds too little
+        ((0.100, 0.090, 0.085), False, True, "bfloat16 only 1.06 times"),  # bfloat16 adds too little
         ((0.100, 0.099, 0.095), False, False, "1.01 times"),
         ((0.100, 0.120, 0.300), False, False, "bfloat16 only 0.33 times"),  # a processor without it
         ((0.001, 0.0001, 0.0001), False, False, "under 4 ms"),

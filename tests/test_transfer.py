@@ -137,10 +137,23 @@ def test_batch_norms_that_were_folded_stay_as_they_are_and_learn(base, tmp_path,
         out=tmp_path / "run",
         weights=tmp_path / "folded.safetensors",
         size=16,
-        **{**QUICK, "epochs": 1},
+        **{**QUICK, "epochs": 1, "norms": "batch"},
     )
     after = run.classifier.net.state_dict()
     assert after["stem.norm.running_var"].eq(1).all() and not after["stem.norm.running_mean"].any()
+    assert not torch.equal(after["stem.norm.bias"], start["stem.norm.bias"])
+
+
+@pytest.mark.parametrize("norms", ["kept", "batch"])
+def test_finetuning_keeps_the_statistics_of_batch_norms_unless_told(base, tmp_path, counted, norms):
+    start = convarium.load(base[1]).net.state_dict()
+    run = convarium.train(
+        base[2], out=tmp_path / "run", weights=base[1], **{**QUICK, "epochs": 1, "norms": norms}
+    )
+    after = run.classifier.net.state_dict()
+    for name in start:
+        if "running_" in name:
+            assert torch.equal(after[name], start[name]) == (norms == "kept"), name
     assert not torch.equal(after["stem.norm.bias"], start["stem.norm.bias"])
 
 
@@ -161,6 +174,8 @@ def test_other_weights_under_the_same_name_are_noticed(base, tmp_path, counted, 
         ({"weights": None}, "needs trained weights"),
         ({"mean": [0.5]}, "leave it out"),
         ({"minutes": 0}, "minutes = 0"),
+        ({"norms": "kept"}, "only the classifier learns"),
+        ({"recipe": "scratch", "weights": None, "norms": "kept"}, "no weights bring any"),
         ({"weights": None, "recipe": "scratch", "std": [0.5]}, "computed from the training pictures"),
     ],
 )

@@ -53,6 +53,9 @@ def run(
     mixup: float = typer.Option(None, help="Alpha of Mixup; 0 for none."),
     cutmix: float = typer.Option(None, help="Alpha of CutMix; 0 for none."),
     balance: str = typer.Option(None, help="Against unequal classes: none, loss or sampling."),
+    norms: str = typer.Option(
+        None, help="Statistics that batch norms learn by: of each batch, or kept as the weights brought them."
+    ),
     head: int = typer.Option(None, help="Epochs for the classifier alone before all learns."),
     views: int = typer.Option(None, help="Versions of each picture whose features are kept, for probe."),
     layer_decay: float = typer.Option(None, help="Factor of the rate from unit to unit towards the stem."),
@@ -113,6 +116,7 @@ def run(
         "mixup": mixup,
         "cutmix": cutmix,
         "balance": balance,
+        "norms": norms,
         "head": head,
         "views": views,
         "layer_decay": layer_decay,

@@ -13,6 +13,7 @@ import dataclasses
 import hashlib
 import math
 import threading
+import time
 from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -112,6 +113,11 @@ class Loader:
         keys = [picture.key for picture in pictures.pictures]
         self._sorted = torch.tensor(sorted(range(len(keys)), key=keys.__getitem__), dtype=torch.int64)
 
+    @property
+    def spent(self) -> float:
+        """Processor seconds that threads have taken for pictures so far."""
+        return self._source.spent
+
     def __len__(self) -> int:
         number = len(self.pictures) / self.batch
         return math.floor(number) if self.drop_last else math.ceil(number)
@@ -195,7 +201,7 @@ class Loader:
         chunks = (slice(first, first + _CHUNK) for first in range(0, len(out), _CHUNK))
         return out, [
             crew.submit(
-                self._source.write, out[chunk], _Work(work.index[chunk], work.names[chunk], work.epoch)
+                self._source.timed, out[chunk], _Work(work.index[chunk], work.names[chunk], work.epoch)
             )
             for chunk in chunks
         ]
@@ -222,6 +228,8 @@ class _Source:
     ) -> None:
         self.pictures, self.preprocessing, self.augment = pictures, preprocessing, augment
         self.seed = seed
+        self.spent = 0.0
+        self._adding = threading.Lock()
         self.squares = self.middles = prepared
         spare = 0
         if prepared is not None:
@@ -252,6 +260,13 @@ class _Source:
         out = self.empty(len(work.names))
         self.write(out, work)
         return out
+
+    def timed(self, out: Tensor, work: _Work) -> None:
+        """As `write`, and what it took is added up."""
+        began = time.thread_time()
+        self.write(out, work)
+        with self._adding:
+            self.spent += time.thread_time() - began
 
     def write(self, out: Tensor, work: _Work) -> None:
         """Make pictures in their place in a batch: (N, C, size, size)."""

@@ -20,13 +20,13 @@ from convarium.sitting.finish import finish
 from convarium.sitting.frozen import head_first, learn_classifier
 from convarium.sitting.learn import (
     USUAL,
+    fixed_norms,
     learn,
     loader_of,
     network,
     setting_of,
     task_of,
     telling_of_one_picture,
-    unused_norms,
 )
 from convarium.sitting.look import look
 from convarium.sitting.state import End, Sitting, Trained
@@ -144,7 +144,7 @@ def find_rate(
         net = network(now)
         if now.recipe.head:
             head_first(now, net, preprocessing, stop)
-        net.frozen = unused_norms(net) if "weights" in config else ()
+        net.frozen = fixed_norms(now, net)
         task, recipe = task_of(now, net, now.recipe), now.recipe
         batch = min(recipe.batch or USUAL, len(now.sets["train"].good))
         size, channels = now.arguments["size"], now.arguments["in_channels"]

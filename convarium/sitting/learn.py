@@ -154,9 +154,9 @@ def loader_of(now: Sitting, preprocessing: Preprocessing, batch: int) -> Loader:
 def _decide(now: Sitting, task: Classify, preprocessing: Preprocessing, stop: signals.Stop) -> Decided:
     """What is found out when a run begins: how to compute, the batch, and how many epochs there is time for."""
     recipe, notes, count = now.recipe, list[str](), len(now.sets["train"].good)
-    fixed = unused_norms(task.net) if "weights" in now.config else ()
-    if fixed:
-        task.net.frozen = fixed  # type: ignore[assignment]
+    fixed = fixed_norms(now, task.net)
+    task.net.frozen = fixed  # type: ignore[assignment]
+    if fixed and recipe.norms != "kept":
         notes.append(
             f"{len(fixed)} batch norms of these weights hold no statistics, as where they were folded into the "
             "convolutions: they stay what they are, or the first step would change what the network computes"
@@ -200,20 +200,31 @@ def _decide(now: Sitting, task: Classify, preprocessing: Preprocessing, stop: si
     return Decided(way, batch, epochs, fixed, tuple(notes))
 
 
-def unused_norms(net: nn.Module) -> tuple[str, ...]:
-    """Paths of the batch norms whose statistics are those they were made with: mean 0 and variance 1 everywhere.
+def fixed_norms(now: Sitting, net: nn.Module) -> tuple[str, ...]:
+    """Paths of the batch norms that go by their kept statistics in training, too.
+
+    All, where the recipe asks for it; otherwise those whose statistics are what they were made with, mean 0 and
+    variance 1 everywhere, as where they were folded into convolutions.
 
     Args:
-        net: with trained weights.
+        now: the sitting.
+        net: with the weights that it begins with.
     """
-    return tuple(
-        path
+    if "weights" not in now.config:
+        return ()
+    norms = {
+        path: module
         for path, module in net.named_modules()
         if isinstance(module, nn.modules.batchnorm._BatchNorm)
         and module.running_mean is not None
         and module.running_var is not None
-        and not module.running_mean.any()
-        and bool((module.running_var == 1).all())
+    }
+    if now.recipe.norms == "kept":
+        return tuple(norms)
+    return tuple(
+        path
+        for path, module in norms.items()
+        if not module.running_mean.any() and bool((module.running_var == 1).all())  # type: ignore[union-attr]
     )
 
 

@@ -41,7 +41,7 @@ class Progress:
         finished: whether no step is left.
         waiting: seconds in which computing stood still for want of pictures, of all epochs' training.
         computing: the other seconds of that.
-        preparing: processor seconds of the processes that prepared pictures, where they share it with computing.
+        preparing: processor seconds of the threads that prepared pictures, where they share it with computing.
         ended: why training ended before the recipe's epochs were done; empty where it did not.
     """
 

@@ -133,7 +133,7 @@ def _epoch(parts: Parts, loader: Batches, recipe: Recipe, setting: Setting) -> N
     parts.task.train()
     steps, start = steps_in(loader, recipe), progress.batch
     batches = loader.batches(progress.epoch, start=start)
-    pace = Pace(batches, setting.device)
+    pace = Pace(batches, setting.device, loader)
     try:
         while True:
             rate = optim.learning_rate(recipe, progress.step, steps, parts.plateau.factor)
@@ -172,7 +172,7 @@ def _epoch(parts: Parts, loader: Batches, recipe: Recipe, setting: Setting) -> N
     finally:
         batches.close()  # type: ignore[attr-defined]
     totals.write()
-    pace.write(progress)  # after the workers have ended, when the system tells what they took
+    pace.write(progress)
     record: dict[str, Any] = {
         "epoch": progress.epoch + 1,
         "step": progress.step,

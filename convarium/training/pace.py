@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import os
 import time
 from collections.abc import Iterator
 from itertools import islice
@@ -23,14 +22,14 @@ WAITS = 0.2
 """Share of the time spent waiting for pictures from which training is called data-bound."""
 
 SHARED = 0.25
-"""Share of the processor taken by those who prepare pictures from which the same is said, on a processor."""
+"""Share of the cores taken by the threads that prepare pictures from which the same is said; they compute, too."""
 
 SHORTEST = 1.0
 """Seconds of training below which nothing is said."""
 
 
 class Batches(Protocol):
-    """What is needed of a loader."""
+    """What is needed of a loader; one that counts what its threads take has `spent`, their seconds so far."""
 
     def __len__(self) -> int: ...
 
@@ -46,15 +45,17 @@ class Pace:
     Args:
         batches: those of one epoch.
         device: where is computed.
+        loader: that gives them; asked what its threads have taken.
     """
 
-    def __init__(self, batches: Iterator[Any], device: torch.device) -> None:
+    def __init__(self, batches: Iterator[Any], device: torch.device, loader: Batches | None = None) -> None:
         self.given = 0
         self._batches = batches
+        self._loader = loader
         self._device = device
         self._waited = 0.0
         self._since = time.perf_counter()
-        self._children = _children()
+        self._spent = self._taken()
         self._idle: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
 
     def __iter__(self) -> Pace:
@@ -75,12 +76,16 @@ class Pace:
     def write(self, progress: Progress) -> None:
         """Add what was measured since the last time; on CUDA, what the device has come to by now."""
         self._read()
-        now, children = time.perf_counter(), _children()
+        now, spent = time.perf_counter(), self._taken()
         progress.waiting += self._waited
         progress.computing += max(0.0, now - self._since - self._waited)
         if self._device.type == "cpu":
-            progress.preparing += children - self._children
-        self._waited, self._since, self._children = 0.0, now, children
+            progress.preparing += spent - self._spent
+        self._waited, self._since, self._spent = 0.0, now, spent
+
+    def _taken(self) -> float:
+        """Processor seconds of the threads that prepare pictures; 0 where nobody counts them."""
+        return getattr(self._loader, "spent", 0.0)
 
     def _read(self) -> None:
         """Take over the waits that the device has passed."""
@@ -189,9 +194,3 @@ def _moment() -> torch.cuda.Event:
     event = torch.cuda.Event(enable_timing=True)
     event.record()
     return event
-
-
-def _children() -> float:
-    """Processor seconds of this process's children that have ended; 0 where the system does not count them."""
-    times = os.times()
-    return times.children_user + times.children_system

@@ -35,6 +35,8 @@ class Recipe:
         every: epochs from one fall to the next; may be a fraction.
         warmup: epochs of linear growth from zero; may be a fraction.
         plateau: epochs without a better validation error before the rate falls.
+        norms: statistics that batch norms go by in training: those of each "batch", or those that were "kept" with the
+            weights.
         head: passes over kept features in which only the classifier learns, before the epochs in which all learns.
         backbone: whether all learns; False trains the classifier alone, on kept features.
         views: versions of each picture whose features are kept: the plain one, and augmented ones beside it.
@@ -70,6 +72,7 @@ class Recipe:
     every: float = 2.0
     warmup: float = 1.0
     plateau: int = 5
+    norms: str = "batch"
     head: int = 0
     backbone: bool = True
     views: int = 1
@@ -97,6 +100,7 @@ class Recipe:
             "schedule": ("cosine", "plateau", "exponential", "constant"),
             "augment": AUGMENTS,
             "balance": ("none", "loss", "sampling"),
+            "norms": ("batch", "kept"),
         }.items():
             if getattr(self, name) not in allowed:
                 raise ArgumentError(
@@ -157,9 +161,9 @@ _KNOWN: Mapping[str, tuple[str, Recipe]] = {
         "From trained weights: the classifier first, on kept features, so that it does not spoil the rest with what "
         "it was drawn as; then all, with a rate that falls by a tenth from unit to unit towards the stem (Howard and "
         "Ruder 2018, ULMFiT, section 3.2, call such rates discriminative). Expect more than `probe` where the pictures "
-        "are many or unlike those of the weights, for many times its minutes.",
+        "are many or unlike those of the weights, for many times its minutes. Batch norms keep their statistics.",
         Recipe(
-            epochs=15, batch=32, lr=3e-4, weight_decay=0.05, layer_decay=0.9, warmup=1.0, head=50,
+            epochs=15, batch=32, lr=1e-3, weight_decay=0.05, layer_decay=0.9, warmup=1.0, norms="kept", head=50,
             label_smoothing=0.1, ema=0.99, augment="photo",
         ),
     ),
