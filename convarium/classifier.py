@@ -2,82 +2,32 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from convarium import storage
+from convarium import answering, storage
+from convarium.answering import FORMAT, KEY, Answering, Engine, Guess, Prediction, Said, Source, described
 from convarium.data.folders import PictureSet
 from convarium.data.loader import Loader
 from convarium.data.preprocessing import Preprocessing
-from convarium.errors import ArgumentError, CheckpointError, DataError, PictureError
+from convarium.errors import ArgumentError, CheckpointError, DataError
 from convarium.judge.outliers import Outlier
 from convarium.judge.scoring import BATCH, Given, given, joined
 from convarium.models import front, weights
 from convarium.net import Net, last_part
 
-FORMAT = 1
-KEY = "convarium"  # of the entry in the file's metadata
-
-Source = str | Path | Image.Image | np.ndarray
-WANTED = "give paths, PIL pictures or uint8 arrays, one or several"
-
-
-class Guess(NamedTuple):
-    """A class and the probability given to it."""
-
-    name: str
-    probability: float
-    index: int  # type: ignore[assignment]  # a tuple has a method of this name, which nobody misses
-
-
-@dataclass(frozen=True)
-class Prediction(Sequence[Guess]):
-    """What was said of one picture: guesses in falling probability; none where it could not be read.
-
-    Args:
-        path: of the picture; empty where it was given as pixels.
-        guesses: the likeliest classes.
-        error: why it could not be read; None where it could.
-        unsure: whether the likeliest class has no more than the classifier's threshold: perhaps none of these.
-        strange: whether the picture is unlike those that the classifier was trained on, by its features.
-    """
-
-    path: str
-    guesses: tuple[Guess, ...]
-    error: str | None = None
-    unsure: bool = False
-    strange: bool = False
-
-    def __getitem__(self, index: Any) -> Any:
-        return self.guesses[index]
-
-    def __len__(self) -> int:
-        return len(self.guesses)
-
-    def to_dict(self) -> dict[str, Any]:
-        """{"path", "predictions": [{"class", "index", "probability"}...], "unsure", "strange", "error"}."""
-        said = [{"class": g.name, "index": g.index, "probability": g.probability} for g in self.guesses]
-        return {
-            "path": self.path,
-            "predictions": said,
-            "unsure": self.unsure,
-            "strange": self.strange,
-            "error": self.error,
-        }
+__all__ = ["Classifier", "Guess", "Prediction", "Scored", "Source", "described", "load"]
 
 
 @dataclass
@@ -100,7 +50,7 @@ class Scored:
         return self.given.probabilities
 
 
-class Classifier:
+class Classifier(Answering):
     """A network that knows its classes and how pictures are prepared for it.
 
     Args:
@@ -113,6 +63,8 @@ class Classifier:
 
     Attributes:
         temperature: that scores are divided by before softmax.
+        engine: how the network is run: a faster way that was seen to agree (see `deploy.engine`), or None for the
+            plain one, in float32.
         outlier: tells pictures of another kind; None where none was fitted.
         threshold: probability above which an answer is relied on; 0 where none was fitted.
         mirror: whether each picture is also looked at mirrored, and both answers averaged, at twice the cost.
@@ -152,85 +104,31 @@ class Classifier:
         told = self.about.get("outlier")
         self.outlier = Outlier.from_dict(told) if told else None
         self.mirror = False
+        self.engine: Engine | None = None
 
-    def predict(self, pictures: Source | Iterable[Source], top: int = 5) -> list[Prediction]:
-        """Say what is on some pictures.
+    @property
+    def way(self) -> str:
+        """Name of the way in which the network is run."""
+        return "plain" if self.engine is None else str(getattr(self.engine, "name", "an engine of your own"))
 
-        Args:
-            pictures: paths, PIL pictures or arrays, one or several: uint8 (H, W) or (H, W, 3); where the classifier
-                keeps all bands, (H, W, bands), of which uint16 is divided by 257 and floats are taken as they are.
-            top: guesses a picture; fewer where there are fewer classes.
+    @property
+    def batch(self) -> int:
+        """Pictures that are computed at once; as in an evaluation, so that both give the same bits."""
+        return BATCH if self.engine is None else self.engine.batch
 
-        Returns:
-            One prediction a picture, in the order asked; one that cannot be read has an `error` and no guesses.
-        """
-        if isinstance(pictures, str | Path | Image.Image | np.ndarray):
-            pictures = [pictures]
-        return list(self.stream(pictures, top))
-
-    def stream(self, pictures: Iterable[Source], top: int = 5) -> Iterator[Prediction]:
-        """As `predict`, one by one as they come, for sets of any size.
-
-        Args:
-            pictures: as for `predict`.
-            top: guesses a picture.
-
-        Yields:
-            Predictions in the order asked.
-        """
-        if not isinstance(top, int) or top < 1:
-            raise ArgumentError(f"top = {top!r}; it must be a whole number of at least 1")
-        for path, error, row in self._answered(pictures):
-            if row is None:
-                yield Prediction(path, (), error)
-                continue
-            said = row.probabilities[0]
-            order = np.argsort(-said, kind="stable")[:top]
-            guesses = tuple(Guess(self.classes[i], float(said[i]), int(i)) for i in order)
-            strange = self.outlier is not None and bool(self.outlier.outside(row.features)[0])
-            yield Prediction(path, guesses, None, float(said[order[0]]) <= self.threshold, strange)
-
-    def _answered(self, pictures: Iterable[Source]) -> Iterator[tuple[str, str | None, Given | None]]:
-        """Path and what is given to each picture, one row; or why it cannot be read."""
-        # Batches are of BATCH pictures that could be read, as in an evaluation of the same pictures, so that both
-        # give the same bits; those that could not wait for their place.
-        waiting: list[tuple[str, str | None]] = []
-        ready: list[Tensor] = []
-        with ThreadPoolExecutor() as pool:
-            if not isinstance(pictures, Iterable) or isinstance(pictures, bytes):
-                raise ArgumentError(f"pictures = {pictures!r}; {WANTED}")
-            for chunk in _chunks(pictures):
-                for path, tensor, error in pool.map(self._prepare, chunk):
-                    waiting.append((path, error))
-                    if tensor is not None:
-                        ready.append(tensor)
-                    if len(ready) == BATCH:
-                        yield from self._batch(waiting, ready)
-                        waiting, ready = [], []
-        yield from self._batch(waiting, ready)
-
-    def _prepare(self, source: Source) -> tuple[str, Tensor | None, str | None]:
-        if not isinstance(source, Source):
-            raise ArgumentError(f"a picture given as {type(source).__name__}; {WANTED}")
-        path = str(source) if isinstance(source, str | Path) else ""
-        try:
-            opened = self.preprocessing.open(Path(source) if isinstance(source, str) else source)
-            return path, self.preprocessing.prepare(opened), None
-        except PictureError as error:
-            return path, None, str(error)
-
-    def _batch(
-        self, waiting: list[tuple[str, str | None]], ready: list[Tensor]
-    ) -> Iterator[tuple[str, str | None, Given | None]]:
-        rows = None
-        for batch in self._given([torch.stack(ready)] if ready else []):
-            rows = (Given(*(values[i : i + 1] for values in batch)) for i in range(len(ready)))
-        for path, error in waiting:
-            yield path, error, None if error is not None or rows is None else next(rows)
+    def _said(self, pictures: np.ndarray) -> Said:
+        (row,) = self._given([torch.from_numpy(pictures)])
+        return Said(*row)
 
     def _given(self, batches: Iterable[Tensor]) -> Iterator[Given]:
+        if self.engine is not None:
+            for batch in batches:
+                for part in batch.split(self.batch):
+                    pixels = np.ascontiguousarray(part.numpy())
+                    yield Given(*answering.run(self.engine, pixels, self.temperature, self.mirror))
+            return
         normalise = self.preprocessing.normalise
-        return given(
+        yield from given(
             self.net, last_part(self.net), batches, normalise, self.device, self.temperature, self.mirror
         )
 
@@ -249,14 +147,17 @@ class Classifier:
             batches = (batch.pictures for batch in loader.batches(0))
             return Scored(pictures, joined(self._given(batches)))
         good, rows, damaged = [], [], []
-        for picture, (_, error, row) in zip(
-            pictures.pictures, self._answered(p.source for p in pictures.pictures), strict=True
-        ):
-            if row is None:
-                damaged.append((picture.key, str(error)))
-                continue
-            good.append(picture)
-            rows.append(row)
+        coming = iter(pictures.pictures)
+        for entries, pixels in self.groups(picture.source for picture in pictures.pictures):
+            if pixels is not None:
+                rows.append(Given(*self._said(pixels)))
+            for (_, error), picture in zip(
+                entries, coming, strict=False
+            ):  # in this order: a group ends first
+                if error is None:
+                    good.append(picture)
+                else:
+                    damaged.append((picture.key, error))
         if not rows:
             raise DataError(
                 "no picture of this set can be read"
@@ -356,29 +257,6 @@ def load(path: str | Path, device: torch.device | str | None = None) -> Classifi
         raise CheckpointError(f"{path} describes itself in a way that cannot be read ({error})") from error
 
 
-def described(path: Path) -> dict[str, Any] | None:
-    """What a file of ours says of itself; None where it is another's.
-
-    Args:
-        path: a file of weights.
-
-    Returns:
-        "architecture", "classes", "preprocessing" and what is known besides.
-    """
-    try:
-        with safe_open(path, "pt") as file:
-            content = json.loads((file.metadata() or {})[KEY])
-        return content if {"architecture", "classes", "preprocessing"} <= content.keys() else None
-    except (SafetensorError, OSError, KeyError, ValueError, AttributeError):
-        return None
-
-
 def _composed(name: str) -> str:
     """As names of classes are compared when data is read."""
     return unicodedata.normalize("NFC", name)
-
-
-def _chunks(items: Iterable[Source]) -> Iterator[tuple[Source, ...]]:
-    iterator = iter(items)  # Python 3.12 has this as itertools.batched
-    while chunk := tuple(itertools.islice(iterator, BATCH)):
-        yield chunk

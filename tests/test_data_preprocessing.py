@@ -49,6 +49,27 @@ def test_pad_keeps_the_whole_picture_and_fills_with_black() -> None:
     assert tensor[:, 24:].max() == 0
 
 
+@pytest.mark.parametrize("filter", ["nearest", "bilinear", "bicubic", "lanczos"])
+@pytest.mark.parametrize(("height", "width"), [(50, 71), (71, 50), (33, 33), (7, 90), (1, 200)])
+def test_pad_equals_torchvision_exactly(filter: str, height: int, width: int) -> None:
+    image, longer = photo(height, width), max(height, width)
+    high, wide = (max(1, round(31 * side / longer)) for side in (height, width))
+    small = v2.functional.resize(image, [high, wide], interpolation=v2.InterpolationMode(filter))
+    left, top = (31 - wide) // 2, (31 - high) // 2
+    theirs = v2.functional.pad(small, [left, top, 31 - wide - left, 31 - high - top])
+    ours = Preprocessing(31, fit="pad", filter=filter).prepare(image)
+    assert torch.equal(ours, v2.functional.pil_to_tensor(theirs))
+
+
+@pytest.mark.parametrize("fit", ["crop", "squash", "pad"])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_a_square_is_the_same_picture_without_torch(fit: str, mode: str) -> None:
+    preprocessing, image = Preprocessing(16, mode, fit=fit), photo(30, 47)
+    square = preprocessing.square(image)
+    assert square.dtype == np.uint8 and square.shape == (preprocessing.channels, 16, 16)
+    assert np.array_equal(square, preprocessing.prepare(image).numpy())
+
+
 @pytest.mark.parametrize("fit", ["crop", "squash", "pad"])
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (9000, 3), (3, 9000), (1, 2)])
 def test_tiny_and_very_long_pictures_work(fit: str, height: int, width: int) -> None:

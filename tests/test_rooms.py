@@ -13,7 +13,7 @@ PACKAGE = ROOT / "convarium"
 
 ROOMS = (
     *("errors", "storage", "layers", "joins", "net", "models", "costs", "draw"),
-    *("data", "training", "methods", "judge"),
+    *("data", "training", "methods", "judge", "answering"),
     *("explain", "zeroshot", "deploy", "lab", "extract", "classifier", "packing"),
     *("evaluation", "account", "sitting", "beginning", "planning", "api", "choosing"),
     *("cli", "web"),

@@ -5,28 +5,26 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2 import functional as F
 
+from convarium.data import squares
 from convarium.data.decode import MODES as EIGHT_BITS
 from convarium.data.decode import Source, decode
 from convarium.data.deep import decode_bands
 from convarium.errors import ArgumentError
 
+if TYPE_CHECKING:  # torch takes seconds to import, and a prediction may need none of it
+    import torch
+    from torch import Tensor
+    from torchvision.transforms.v2 import InterpolationMode
+
 MODES = (*EIGHT_BITS, "F")
 FITS = ("crop", "squash", "pad")
 FILTERS = ("nearest", "bilinear", "bicubic", "lanczos")
 MOST_BANDS = 4096
-
-# A picture longer than this many times its width is cut before it is resized, or a strip
-# of 3 x 9000 pixels would become 224 x 672,000.
-_LONGEST = 16
 
 
 @dataclass(frozen=True)
@@ -109,6 +107,8 @@ class Preprocessing:
     @property
     def dtype(self) -> torch.dtype:
         """Of prepared pictures: uint8, or float32, which takes four times the memory."""
+        import torch
+
         return torch.float32 if self.deep else torch.uint8
 
     def to_dict(self) -> dict[str, Any]:
@@ -147,17 +147,25 @@ class Preprocessing:
         Returns:
             The picture; for "F" float32 (bands, height, width).
         """
-        if isinstance(image, np.ndarray):
-            if image.dtype != np.float32 or image.shape[2:] != (self.channels,) or not self.deep:
-                image = self.open(image)
-        elif self.deep or image.mode != self.mode:
-            image = self.open(image)
-        if isinstance(image, np.ndarray):
-            return torch.from_numpy(np.require(image.transpose(2, 0, 1), requirements=["C", "W"]))
-        return image
+        decoded = self._in_our_mode(image)
+        return _planes(decoded) if isinstance(decoded, np.ndarray) else decoded
+
+    def square(self, image: Image.Image | np.ndarray) -> np.ndarray:
+        """Bring a decoded picture to size, exactly as torchvision's Resize and CenterCrop do.
+
+        Args:
+            image: from `open`; one in another mode is brought to ours first.
+
+        Returns:
+            uint8 (channels, size, size), without the help of torch; float32 for "F".
+        """
+        decoded = self._in_our_mode(image)
+        if isinstance(decoded, np.ndarray):
+            return self._deep_square(_planes(decoded)).numpy()
+        return squares.square(decoded, self.size, self.fit, self.resize, self.filter)
 
     def prepare(self, image: Image.Image | np.ndarray) -> Tensor:
-        """Bring a decoded picture to size, exactly as torchvision's Resize and CenterCrop do.
+        """As `square`, for torch.
 
         Args:
             image: from `open`; one in another mode is brought to ours first.
@@ -165,19 +173,9 @@ class Preprocessing:
         Returns:
             uint8 (channels, size, size); float32 for "F".
         """
-        picture = self.resizable(image)
-        if self.fit == "squash":
-            picture = self._resized(picture, [self.size, self.size])
-        elif self.fit == "crop":
-            side = self.resize or self.size
-            picture = F.center_crop(self._resized(_without_far_ends(picture), [side]), [self.size] * 2)
-        else:
-            sides = F.get_size(picture)
-            height, width = (max(1, round(self.size * side / max(sides))) for side in sides)
-            left, top = (self.size - width) // 2, (self.size - height) // 2
-            margins = [left, top, self.size - width - left, self.size - height - top]
-            picture = F.pad(self._resized(picture, [height, width]), margins, fill=0)
-        return picture.contiguous() if isinstance(picture, Tensor) else F.pil_to_tensor(picture)
+        import torch
+
+        return torch.from_numpy(self.square(image))
 
     def normalise(self, batch: Tensor) -> Tensor:
         """(batch / 255 - mean) / std, on the batch's device.
@@ -188,6 +186,8 @@ class Preprocessing:
         Returns:
             float32 (N, channels, H, W), in the batch's memory format.
         """
+        import torch
+
         if batch.ndim != 4 or batch.shape[1] != self.channels or batch.dtype not in (torch.uint8, self.dtype):
             got = f"a batch of {batch.dtype} {tuple(batch.shape)}"
             raise ArgumentError(f"{got}; want {self.dtype} (N, {self.channels}, height, width)")
@@ -204,11 +204,26 @@ class Preprocessing:
 
     def interpolation(self) -> InterpolationMode:
         """The filter by torchvision's name."""
+        from torchvision.transforms.v2 import InterpolationMode
+
         # torch's "nearest" is another one than Pillow's.
         return InterpolationMode("nearest-exact" if self.deep and self.filter == "nearest" else self.filter)
 
-    def _resized(self, image: Any, size: list[int]) -> Any:
-        return F.resize(image, size, interpolation=self.interpolation(), antialias=True)
+    def _in_our_mode(self, image: Image.Image | np.ndarray) -> Image.Image | np.ndarray:
+        if isinstance(image, np.ndarray):
+            ours = image.dtype == np.float32 and image.shape[2:] == (self.channels,) and self.deep
+        else:
+            ours = not self.deep and image.mode == self.mode
+        return image if ours else self.open(image)
+
+    def _deep_square(self, planes: Tensor) -> Tensor:
+        from torchvision.transforms.v2 import functional as F
+
+        height, width = planes.shape[1:]
+        cut, resized, corner = squares.steps(height, width, self.size, self.fit, self.resize)
+        part = F.crop(planes, cut[1], cut[0], cut[3], cut[2])
+        part = F.resize(part, list(resized), interpolation=self.interpolation(), antialias=True)
+        return F.crop(part, corner[1], corner[0], self.size, self.size).contiguous()
 
 
 def from_fields(cls: type, fields: dict[str, Any]) -> Any:
@@ -227,11 +242,11 @@ def from_fields(cls: type, fields: dict[str, Any]) -> Any:
         raise ArgumentError(f"{cls.__name__}: {error}") from error
 
 
-def _without_far_ends(image: Any) -> Any:
-    """The middle of a very long picture; the centre crop would drop the rest anyway."""
-    sides = F.get_size(image)
-    longest = min(sides) * _LONGEST
-    return image if max(sides) <= longest else F.center_crop(image, [min(side, longest) for side in sides])
+def _planes(values: np.ndarray) -> Tensor:
+    """float32 (height, width, bands) as (bands, height, width)."""
+    import torch
+
+    return torch.from_numpy(np.require(values.transpose(2, 0, 1), requirements=["C", "W"]))
 
 
 def _among(name: str, value: object, allowed: tuple[str, ...]) -> None:

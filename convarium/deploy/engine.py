@@ -1,4 +1,8 @@
-"""The fastest way to run a network that does not learn, found by measuring, taken only where it agrees."""
+"""The fastest way to run a network that does not learn, found by measuring, taken only where it agrees.
+
+`choose` (of `job`) is for a classifier's answers: all ways of `ways`, as far as the job is large enough for them.
+`fastest` is for the frozen part of a network that is trained: ways of torch only.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from convarium.deploy import fused
+from convarium.deploy.job import Chosen as Chosen
+from convarium.deploy.job import choose as choose
 from convarium.judge.scoring import in_eval_mode
 from convarium.net import Head, Net
 

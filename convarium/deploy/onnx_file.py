@@ -35,14 +35,25 @@ def traced(module: nn.Module, example: Tensor, free: dict[int, Any]) -> Callable
         MissingExtra: onnx, onnxscript or onnxruntime is not installed.
         ArgumentError: the network is too large for one file.
     """
-    try:
-        for library in ("onnx", "onnxscript", "onnxruntime"):  # the exporter's two, and what predict.py needs
-            importlib.import_module(library)
-        import onnx
-    except ImportError as error:
-        raise MissingExtra(
-            f"ONNX files need {error.name}, which is not installed; `pip install convarium[deploy]` brings it"
-        ) from error
+    must_be_there("onnxruntime")  # what predict.py needs
+    made = model(module, example, free)
+    return lambda path, about: write(made, path, about)
+
+
+def model(module: nn.Module, example: Tensor, free: dict[int, Any]) -> Any:
+    """Trace a module, as `traced` does.
+
+    Args:
+        module: takes one tensor; its network is `module.net`.
+        example: such a tensor.
+        free: its dimensions that may vary.
+
+    Returns:
+        An onnx.ModelProto.
+    """
+    must_be_there("onnx", "onnxscript")
+    import onnx
+
     bytes_ = sum(tensor.numel() * tensor.element_size() for tensor in module.state_dict().values())
     if bytes_ > _LARGEST:
         raise ArgumentError(
@@ -61,17 +72,41 @@ def traced(module: nn.Module, example: Tensor, free: dict[int, Any]) -> Callable
         )
     if program is None:
         raise RuntimeError("torch gave no program")
-    model = program.model_proto
-    _name(model.graph)
-    del model.functions[:]
-    onnx.checker.check_model(model, full_check=True)
+    made = program.model_proto
+    _name(made.graph)
+    del made.functions[:]
+    onnx.checker.check_model(made, full_check=True)
+    return made
 
-    def write(path: Path, about: str) -> None:
-        del model.metadata_props[:]
-        onnx.helper.set_model_props(model, {ABOUT: about})
-        path.write_bytes(model.SerializeToString(deterministic=True))
 
-    return write
+def write(made: Any, path: Path, about: str) -> None:
+    """Write a model, with a text on what it is.
+
+    Args:
+        made: an onnx.ModelProto.
+        path: the file.
+        about: JSON.
+    """
+    import onnx
+
+    del made.metadata_props[:]
+    onnx.helper.set_model_props(made, {ABOUT: about})
+    path.write_bytes(made.SerializeToString(deterministic=True))
+
+
+def must_be_there(*libraries: str) -> None:
+    """Refuse to begin without a library.
+
+    Raises:
+        MissingExtra: one is not installed.
+    """
+    for library in libraries:
+        try:
+            importlib.import_module(library)
+        except ImportError as error:
+            raise MissingExtra(
+                f"ONNX files need {error.name}, which is not installed; `pip install convarium[deploy]` brings it"
+            ) from error
 
 
 def _name(graph: Any) -> None:

@@ -1,0 +1,350 @@
+"""From sources of pictures to answers in their order: decoded ahead by threads, computed in batches, never all held.
+
+Nothing here needs torch: a network is whatever turns prepared pictures into scores.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from PIL import Image
+from safetensors import SafetensorError, safe_open
+
+from convarium.data.preprocessing import Preprocessing
+from convarium.errors import ArgumentError, PictureError
+from convarium.judge.outliers import Outlier
+
+FORMAT = 1
+KEY = "convarium"  # of the entry in a classifier's file
+
+Source = str | Path | Image.Image | np.ndarray
+WANTED = "give paths, PIL pictures or uint8 arrays, one or several"
+
+AHEAD = 2
+"""Batches that are decoded at most while one is computed."""
+
+UNREADABLE = 16
+"""Sources in a batch, as a multiple of its pictures, after which it is computed although it is not full."""
+
+
+class Guess(NamedTuple):
+    """A class and the probability given to it."""
+
+    name: str
+    probability: float
+    index: int  # type: ignore[assignment]  # a tuple has a method of this name, which nobody misses
+
+
+@dataclass(frozen=True)
+class Prediction(Sequence[Guess]):
+    """What was said of one picture: guesses in falling probability; none where it could not be read.
+
+    Args:
+        path: of the picture; empty where it was given as pixels.
+        guesses: the likeliest classes.
+        error: why it could not be read; None where it could.
+        unsure: whether the likeliest class has no more than the classifier's threshold: perhaps none of these.
+        strange: whether the picture is unlike those that the classifier was trained on, by its features.
+    """
+
+    path: str
+    guesses: tuple[Guess, ...]
+    error: str | None = None
+    unsure: bool = False
+    strange: bool = False
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.guesses[index]
+
+    def __len__(self) -> int:
+        return len(self.guesses)
+
+    def to_dict(self) -> dict[str, Any]:
+        """{"path", "predictions": [{"class", "index", "probability"}...], "unsure", "strange", "error"}."""
+        said = [{"class": g.name, "index": g.index, "probability": g.probability} for g in self.guesses]
+        return {
+            "path": self.path,
+            "predictions": said,
+            "unsure": self.unsure,
+            "strange": self.strange,
+            "error": self.error,
+        }
+
+
+class Said(NamedTuple):
+    """What a network says of a batch.
+
+    scores (N, classes) float64, before softmax; probabilities (N, classes) float64; features (N, D) float32, what the
+    classifier was given.
+    """
+
+    scores: np.ndarray
+    probabilities: np.ndarray
+    features: np.ndarray
+
+
+class Engine(Protocol):
+    """A way to run a network: prepared pictures (n, C, H, W), n <= batch, to scores (n, classes), features (n, D)."""
+
+    @property
+    def batch(self) -> int: ...
+
+    def __call__(self, pictures: np.ndarray, /) -> tuple[np.ndarray, np.ndarray]: ...
+
+
+class Group(NamedTuple):
+    """Some sources in their order: path of each, and why it cannot be read or None; pixels of those that can."""
+
+    entries: list[tuple[str, str | None]]
+    pictures: np.ndarray | None
+
+
+class Answering:
+    """What answers for pictures; a subclass says how prepared pictures are computed.
+
+    Attributes:
+        classes: names, in the order of the scores.
+        preprocessing: from a file to what the network takes.
+        threshold: probability above which an answer is relied on; 0 where none was fitted.
+        outlier: tells pictures of another kind; None where none was fitted.
+        mirror: whether each picture is also looked at mirrored, and both answers averaged, at twice the cost.
+    """
+
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    threshold: float
+    outlier: Outlier | None
+    mirror: bool
+
+    @property
+    def way(self) -> str:
+        """Name of the way in which the network is run."""
+        raise NotImplementedError
+
+    @property
+    def batch(self) -> int:
+        """Pictures that are computed at once."""
+        raise NotImplementedError
+
+    def _said(self, pictures: np.ndarray) -> Said:
+        """What the network says of at most `batch` prepared pictures."""
+        raise NotImplementedError
+
+    def _prepared(self, image: Image.Image | np.ndarray) -> np.ndarray:
+        return self.preprocessing.square(image)
+
+    def predict(self, pictures: Source | Iterable[Source], top: int = 5) -> list[Prediction]:
+        """Say what is on some pictures.
+
+        Args:
+            pictures: paths, PIL pictures or arrays, one or several: uint8 (H, W) or (H, W, 3); where the classifier
+                keeps all bands, (H, W, bands), of which uint16 is divided by 257 and floats are taken as they are.
+            top: guesses a picture; fewer where there are fewer classes.
+
+        Returns:
+            One prediction a picture, in the order asked; one that cannot be read has an `error` and no guesses.
+        """
+        if isinstance(pictures, str | Path | Image.Image | np.ndarray):
+            pictures = [pictures]
+        return list(self.stream(pictures, top))
+
+    def stream(self, pictures: Iterable[Source], top: int = 5) -> Iterator[Prediction]:
+        """As `predict`, one by one as they come, for sets of any size.
+
+        Args:
+            pictures: as for `predict`.
+            top: guesses a picture.
+
+        Yields:
+            Predictions in the order asked.
+        """
+        for some in self.in_batches(pictures, top):
+            yield from some
+
+    def in_batches(self, pictures: Iterable[Source], top: int = 5) -> Iterator[list[Prediction]]:
+        """As `stream`, as many at once as are computed at once.
+
+        Args:
+            pictures: as for `predict`.
+            top: guesses a picture.
+
+        Yields:
+            Predictions in the order asked.
+        """
+        if not isinstance(top, int) or top < 1:
+            raise ArgumentError(f"top = {top!r}; it must be a whole number of at least 1")
+        for group in self.groups(pictures):
+            said = None if group.pictures is None else self._said(group.pictures)
+            yield self._predictions(group.entries, said, top)
+
+    def groups(self, pictures: Iterable[Source]) -> Iterator[Group]:
+        """Pictures as the network takes them, put together as they are computed.
+
+        Args:
+            pictures: as for `predict`.
+
+        Yields:
+            Groups in the order asked.
+        """
+        return grouped(pictures, self._prepare, self.batch)
+
+    def _prepare(self, source: Source) -> tuple[str, np.ndarray | None, str | None]:
+        if not isinstance(source, Source):
+            raise ArgumentError(f"a picture given as {type(source).__name__}; {WANTED}")
+        path = str(source) if isinstance(source, str | Path) else ""
+        try:
+            opened = self.preprocessing.open(Path(source) if isinstance(source, str) else source)
+            return path, np.ascontiguousarray(self._prepared(opened)), None
+        except PictureError as error:
+            return path, None, str(error)
+
+    def _predictions(
+        self, entries: list[tuple[str, str | None]], said: Said | None, top: int
+    ) -> list[Prediction]:
+        told: Iterator[tuple[list[int], list[float], bool]] = iter(())
+        if said is not None:
+            # A stable sort of -p: of equal probabilities the lower index comes first.
+            order = np.argsort(-said.probabilities, axis=1, kind="stable")[:, :top]
+            best = np.take_along_axis(said.probabilities, order, axis=1)
+            outside = [False] * len(order)
+            if self.outlier is not None:
+                outside = self.outlier.outside(said.features).tolist()
+            told = zip(order.tolist(), best.tolist(), outside, strict=True)
+        return [
+            Prediction(path, (), error) if error is not None else self._prediction(path, *next(told))
+            for path, error in entries
+        ]
+
+    def _prediction(self, path: str, order: list[int], best: list[float], strange: bool) -> Prediction:
+        guesses = tuple(Guess(self.classes[i], p, i) for i, p in zip(order, best, strict=True))
+        return Prediction(path, guesses, None, best[0] <= self.threshold, strange)
+
+
+def run(engine: Engine, pictures: np.ndarray, temperature: float, mirror: bool) -> Said:
+    """What a network says, run in some way, in float64 from its scores on.
+
+    Args:
+        engine: the way.
+        pictures: (n, C, H, W), n <= engine.batch.
+        temperature: that scores are divided by before softmax.
+        mirror: whether each picture is also looked at mirrored, and both answers are averaged.
+
+    Returns:
+        Scores and features of the pictures as they are.
+    """
+    scores, features = engine(pictures)
+    sides = [softmax(scores, temperature)]
+    if mirror:
+        sides.append(softmax(engine(np.ascontiguousarray(pictures[..., ::-1]))[0], temperature))
+    return Said(scores.astype(np.float64), np.mean(sides, axis=0), features)
+
+
+def softmax(scores: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    """exp(scores / temperature) / sum, in float64, (N, classes)."""
+    scaled = scores.astype(np.float64) / temperature
+    scaled = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    return scaled / scaled.sum(axis=1, keepdims=True)
+
+
+def grouped(
+    sources: Iterable[Source],
+    prepare: Callable[[Source], tuple[str, np.ndarray | None, str | None]],
+    batch: int,
+) -> Iterator[Group]:
+    """Decode pictures ahead of whoever takes them, a few batches far, and put them together.
+
+    Args:
+        sources: of any number; taken as they are needed.
+        prepare: path, pixels of one shape and None; or path, None and why it cannot be read. Called by threads.
+        batch: pictures in a group but the last; those that cannot be read are not counted.
+
+    Yields:
+        Groups in the order of the sources.
+    """
+    if not isinstance(sources, Iterable) or isinstance(sources, bytes):
+        raise ArgumentError(f"pictures = {sources!r}; {WANTED}")
+    entries: list[tuple[str, str | None]] = []
+    ready: list[np.ndarray] = []
+    for path, pixels, error in _decoded(sources, prepare, AHEAD * batch):
+        entries.append((path, error))
+        if pixels is not None:
+            ready.append(pixels)
+        if _full(len(ready), len(entries), batch):
+            yield Group(entries, np.stack(ready) if ready else None)
+            entries, ready = [], []
+    if entries:
+        yield Group(entries, np.stack(ready) if ready else None)
+
+
+def begun(readable: Iterable[bool], batch: int) -> int:
+    """How many of the first sources fill whole groups; with the next one a group begins.
+
+    Args:
+        readable: of each source whether it could be read.
+        batch: as for `grouped`.
+    """
+    whole = entries = ready = 0
+    for good in readable:
+        entries, ready = entries + 1, ready + good
+        if _full(ready, entries, batch):
+            whole, entries, ready = whole + entries, 0, 0
+    return whole
+
+
+def described(path: str | Path) -> dict[str, Any] | None:
+    """What a file of ours says of itself; None where it is another's.
+
+    Args:
+        path: a file of weights.
+
+    Returns:
+        "architecture", "classes", "preprocessing" and what is known besides.
+    """
+    try:
+        with safe_open(path, "np") as file:
+            content = json.loads((file.metadata() or {})[KEY])
+        return content if {"architecture", "classes", "preprocessing"} <= content.keys() else None
+    except (SafetensorError, OSError, KeyError, ValueError, AttributeError):
+        return None
+
+
+def _full(ready: int, entries: int, batch: int) -> bool:
+    return ready == batch or entries == UNREADABLE * batch
+
+
+def _decoded(
+    sources: Iterable[Source],
+    prepare: Callable[[Source], tuple[str, np.ndarray | None, str | None]],
+    ahead: int,
+) -> Iterator[tuple[str, np.ndarray | None, str | None]]:
+    """What `prepare` gives for each source, in order; while one is looked at, the next ones are worked on."""
+    workers = _cores() + 1  # one more, for the time in which one waits for the disk
+    ahead = max(ahead, 2 * workers)
+    coming: deque[Future[tuple[str, np.ndarray | None, str | None]]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for source in sources:
+                coming.append(pool.submit(prepare, source))
+                if len(coming) > ahead:
+                    yield coming.popleft().result()
+            while coming:
+                yield coming.popleft().result()
+        finally:
+            for one in coming:
+                one.cancel()
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS, Windows
+        return os.cpu_count() or 1

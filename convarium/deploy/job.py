@@ -1,0 +1,266 @@
+"""The way in which a job is done first, set-up included: small jobs run as they are, large ones try what may pay."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from convarium.deploy import remembered
+from convarium.deploy.measuring import SAME, Row, Trial, filled, named, once, tried
+from convarium.deploy.remembered import MODES
+from convarium.deploy.runtimes import Ready
+from convarium.deploy.scored import Subject, Workpiece
+from convarium.deploy.ways import PLAIN, Way, threads, ways
+from convarium.errors import ArgumentError
+
+BATCH = 32
+"""Pictures at once in large jobs; smaller ones have as many as there are."""
+
+FEW = 8
+"""Jobs of no more pictures are done as they are: even timing one would be felt."""
+
+PAYS = 3.0
+"""A way is tried where what is left to do takes so many times its set-up, and no other than the plain way is known."""
+
+PAYS_STILL = {"torch": 5.0, "openvino": 5.0, "onnxruntime": 5.0, "compile": 20.0}
+"""The same once another way is faster than the plain one: less can be won. Compiling wins a tenth at most then."""
+
+MEASURING = 5.0
+"""Seconds of timing and comparing at most, set-ups not counted (but each way that is tried runs once)."""
+
+WRITING = 5.0
+"""Seconds that writing a network as an ONNX file takes, where it was never measured."""
+
+ONNX = "onnx file"
+"""Its name among what was measured."""
+
+CHECKED = 32
+"""Pictures at most on which answers are compared."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The way that was chosen for a job.
+
+    Args:
+        name: of the way.
+        ready: runs it.
+        images_per_second: as measured; None where the job was too small to measure anything.
+        ratio: to the plain way's; None where that is not known.
+        rows: what was measured now.
+        notes: sentences on what went otherwise than planned.
+    """
+
+    name: str
+    ready: Ready
+    images_per_second: float | None = None
+    ratio: float | None = None
+    rows: tuple[Row, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """As in "openvino-bf16, 610 pictures/s, 13.2 times as fast as plain"."""
+        speed = f", {self.images_per_second:,.0f} pictures/s" if self.images_per_second else ""
+        ratio = f", {self.ratio:.1f} times as fast as plain" if self.ratio and self.name != PLAIN else ""
+        return self.name + speed + ratio
+
+
+def choose(
+    subject: Subject,
+    pictures: np.ndarray,
+    count: int,
+    mode: str = "auto",
+    *,
+    batch: int | None = None,
+    file: Path | None = None,
+) -> Chosen:
+    """The way in which a job is done first, of those that agree with the plain one.
+
+    Args:
+        subject: the classifier; left as it is.
+        pictures: some of the job's, prepared, uint8 (N, channels, H, W); `CHECKED` are enough, `BATCH` good.
+        count: pictures of the job.
+        mode: "auto", "exact" (float32 only), or the name of a way.
+        batch: pictures at once; chosen by the count where None.
+        file: the classifier's file, by which is remembered what was measured; None: nothing is.
+
+    Returns:
+        The way, set up.
+
+    Raises:
+        UnknownName: no such mode or way.
+        ArgumentError: the way that was named cannot be taken here, or disagrees.
+    """
+    batch = batch or max(1, min(count, BATCH))
+    if mode in MODES and (count <= FEW or not len(pictures)):
+        mode, file = PLAIN, None
+    job = _Job(subject, np.asarray(pictures), count, mode, batch, file)
+    if mode not in MODES:
+        return job.as_named(named(mode, ways(subject)))
+    return job.decided()
+
+
+class _Job:
+    """What is known of the ways by now: rates (pictures a second) of those that agree, and what is set up."""
+
+    def __init__(
+        self, subject: Subject, pictures: np.ndarray, count: int, mode: str, batch: int, file: Path | None
+    ) -> None:
+        self.subject, self.pictures, self.count, self.mode = subject, pictures, count, mode
+        self.batch, self.file = batch, file
+        self.work = Workpiece(subject, remembered.folder_of(file) if file else None)
+        self.everything = ways(subject)
+        self.known: Mapping[str, dict[str, Any]] = remembered.known(file, batch) if file else {}
+        self.rates: dict[str, float] = {}
+        self.setups: dict[str, float] = {PLAIN: 0.0}
+        self.trials: dict[str, Trial] = {}
+        self.left = MEASURING
+        self.plain = self._make(self.everything[0])
+
+    def as_named(self, way: Way) -> Chosen:
+        """A way that the user named, where it agrees."""
+        if way.name == PLAIN:
+            return self._chosen(PLAIN)
+        if missing := way.missing():
+            raise ArgumentError(f"{way.name} cannot be taken here: {missing}; --engine auto takes what can")
+        if not self.known.get(way.name, {}).get("agrees"):
+            self._refer(1 / CHECKED)
+            trial = self._try(way)
+            if trial.ready is None or not trial.row.agrees:
+                raise ArgumentError(
+                    f"{way.name} cannot be taken: {trial.row.verdict}; --engine auto takes one that agrees"
+                )
+        self.rates[way.name] = float("nan")
+        return self._chosen(way.name)
+
+    def decided(self) -> Chosen:
+        """The way that is done first, by what is known and by what is worth measuring."""
+        asked = [w for w in self.everything[1:] if w.numbers in MODES[self.mode] and not w.missing()]
+        asked.sort(key=self._expected)
+        for way in (self.everything[0], *asked):
+            row = self.known.get(way.name)
+            if row and row["agrees"] and row["images_per_second"]:
+                self.rates[way.name], self.setups[way.name] = row["images_per_second"], row["setup"]
+        if PLAIN not in self.rates:
+            self.rates[PLAIN] = self._roughly()
+        for way in asked:
+            if way.name not in self.known and self._worth(way):
+                self._refer(1 / self.rates[PLAIN])
+                self._time(self._try(way))
+        # Some rates are of an earlier day; near the plain one's they mean nothing.
+        for name in [name for name, rate in self.rates.items() if rate <= (1 + SAME) * self.rates[PLAIN]]:
+            if name != PLAIN:
+                del self.rates[name]
+        return self._chosen(min(self.rates, key=self._cost))
+
+    def _roughly(self) -> float:
+        """Pictures a second of the plain way, from a fiftieth of the job."""
+        few = self.pictures[: max(1, min(self.count // 50, FEW, self.batch))]
+        return len(few) / once(self.plain, few)
+
+    def _worth(self, way: Way) -> bool:
+        """Whether so much is left to do that setting a way up may pay."""
+        best = min(self.rates, key=self._cost)
+        if best == PLAIN:
+            times = PAYS
+        else:
+            if self._outdone(way):
+                return False
+            times = PAYS_STILL["compile" if way.name.startswith("compile") else way.library]
+        return self._cost(best) > times * self._expected(way)
+
+    def _expected(self, way: Way) -> float:
+        """Seconds that setting a way up will take."""
+        shared = 0.0 if way.library == "torch" or self.work.has_onnx() else remembered.expected(ONNX, WRITING)
+        return remembered.expected(way.name, way.setup) + shared
+
+    def _outdone(self, way: Way) -> bool:
+        """Whether it computes in float32 what was seen to be fast, and to agree, in bfloat16."""
+        shorter = way.name.replace("fp32", "bf16").replace("folded", "onednn")
+        return shorter != way.name and self.rates.get(shorter, 0.0) > 2 * self.rates[PLAIN]
+
+    def _cost(self, name: str) -> float:
+        """Seconds until the job is done in a way."""
+        set_up = name == PLAIN or name in self.trials
+        return (0.0 if set_up else self.setups.get(name, 0.0)) + self.count / self.rates[name]
+
+    def _refer(self, a_picture: float) -> None:
+        """Let the plain way answer for as many pictures as a third of the time allows."""
+        if PLAIN in self.trials:
+            return
+        few = int(max(4, min(CHECKED, MEASURING / 3 / a_picture)))
+        self.pictures = self.pictures[:few]
+        began = time.perf_counter()
+        self.trials[PLAIN] = tried(self.everything[0], self.work, self.pictures, self.batch, None)
+        self.left -= time.perf_counter() - began
+
+    def _try(self, way: Way) -> Trial:
+        expected = self.trials[PLAIN].answers
+        self.trials[way.name] = trial = tried(way, self.work, self.pictures, self.batch, expected)
+        return trial
+
+    def _time(self, trial: Trial) -> None:
+        """Time a way that agrees, in turns with the best so far."""
+        if trial.ready is None or not trial.row.agrees:
+            return
+        best = min(self.rates, key=self._cost)
+        rivals = {trial.way.name: trial.ready}
+        other = self.trials.get(best)
+        if other and other.ready:
+            rivals[best] = other.ready
+        taken: dict[str, list[float]] = {name: [] for name in rivals}
+        began, rounds = time.perf_counter(), 0
+        while rounds < 3 and (not rounds or time.perf_counter() - began < self.left / 3):
+            rounds += 1
+            for name, ready in rivals.items():
+                # The plain way takes fewer where it is slow; the others are made for whole batches.
+                full = self.pictures[: self.batch] if name == PLAIN else filled(self.pictures, self.batch)
+                taken[name].append(once(ready, full) / len(full))
+        self.left = max(0.0, self.left - (time.perf_counter() - began))
+        for name, times in taken.items():
+            self.rates[name] = 1 / median(times)
+            self.trials[name].row = replace(self.trials[name].row, images_per_second=self.rates[name])
+
+    def _make(self, way: Way) -> Ready:
+        return way.make(self.work, self.batch, threads(self.subject.device))
+
+    def _chosen(self, name: str) -> Chosen:
+        """The way, set up; where it cannot be any more, the next best."""
+        way = named(name, self.everything)
+        try:
+            trial = self.trials.get(name)
+            ready = self.plain if name == PLAIN else (trial and trial.ready) or self._make(way)
+        except Exception as error:  # as a library that does not load any more: it agreed once
+            self.work.notes.append(f"{name} cannot be set up any more: {str(error).strip().splitlines()[:1]}")
+            del self.rates[name]
+            return self._chosen(
+                min({PLAIN: 0.0, **self.rates}, key=lambda n: self._cost(n) if n in self.rates else 1e9)
+            )
+        self._remember(name, ready)
+        rate, plain = self.rates.get(name), self.rates.get(PLAIN)
+        rate = rate if rate and rate == rate else None
+        ratio = rate / plain if rate and plain else None
+        rows = tuple(trial.row for trial in self.trials.values())
+        return Chosen(name, ready, rate, ratio, rows, tuple(self.work.notes))
+
+    def _remember(self, name: str, ready: Ready) -> None:
+        rows = [
+            trial.row for trial in self.trials.values() if trial.row.images_per_second or trial.row.verdict
+        ]
+        if not rows:
+            return
+        took = {trial.way.name: trial.own for trial in self.trials.values() if trial.ready}
+        remembered.note_setups({**took, **({ONNX: self.work.writing} if self.work.writing > 0.5 else {})})
+        if self.file is None or self.mode not in MODES:
+            return
+        notes = [
+            ready.keep(),
+            remembered.remember(self.file, self.mode, [r.to_dict() for r in rows], self.count),
+        ]
+        self.work.notes += filter(None, notes)
