@@ -10,7 +10,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -18,8 +18,10 @@ import numpy as np
 from PIL import Image
 from safetensors import SafetensorError, safe_open
 
+from convarium.data.pictures import PictureSet
 from convarium.data.preprocessing import Preprocessing
-from convarium.errors import ArgumentError, PictureError
+from convarium.errors import ArgumentError, DataError, PictureError
+from convarium.judge.given import Given, joined
 from convarium.judge.outliers import Outlier
 
 FORMAT = 1
@@ -79,16 +81,24 @@ class Prediction(Sequence[Guess]):
         }
 
 
-class Said(NamedTuple):
-    """What a network says of a batch.
+@dataclass
+class Scored:
+    """Probabilities of a whole set.
 
-    scores (N, classes) float64, before softmax; probabilities (N, classes) float64; features (N, D) float32, what the
-    classifier was given.
+    Args:
+        pictures: those that could be read.
+        given: what the network gave to them.
+        damaged: key and reason of each other.
     """
 
-    scores: np.ndarray
-    probabilities: np.ndarray
-    features: np.ndarray
+    pictures: PictureSet
+    given: Given
+    damaged: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """float64 (N, classes), aligned with the pictures."""
+        return self.given.probabilities
 
 
 class Engine(Protocol):
@@ -134,7 +144,7 @@ class Answering:
         """Pictures that are computed at once."""
         raise NotImplementedError
 
-    def _said(self, pictures: np.ndarray) -> Said:
+    def _said(self, pictures: np.ndarray) -> Given:
         """What the network says of at most `batch` prepared pictures."""
         raise NotImplementedError
 
@@ -196,6 +206,36 @@ class Answering:
         """
         return grouped(pictures, self._prepare, self.batch)
 
+    def score(self, pictures: PictureSet) -> Scored:
+        """Probabilities of every picture of a set that can be read.
+
+        Args:
+            pictures: with labels in this classifier's order.
+
+        Returns:
+            Probabilities, and what could not be read.
+
+        Raises:
+            DataError: none can be read.
+        """
+        good, rows, damaged = [], [], []
+        coming = iter(pictures.pictures)
+        for entries, pixels in self.groups(picture.source for picture in pictures.pictures):
+            if pixels is not None:
+                rows.append(self._said(pixels))
+            # In this order of the two: a group ends first.
+            for (_, error), picture in zip(entries, coming, strict=False):
+                if error is None:
+                    good.append(picture)
+                else:
+                    damaged.append((picture.key, error))
+        if not rows:
+            raise DataError(
+                "no picture of this set can be read"
+                + (f": {damaged[0][0]}: {damaged[0][1]}" if damaged else "")
+            )
+        return Scored(PictureSet(pictures.classes, tuple(good)), joined(rows), damaged)
+
     def _prepare(self, source: Source) -> tuple[str, np.ndarray | None, str | None]:
         if not isinstance(source, Source):
             raise ArgumentError(f"a picture given as {type(source).__name__}; {WANTED}")
@@ -207,7 +247,7 @@ class Answering:
             return path, None, str(error)
 
     def _predictions(
-        self, entries: list[tuple[str, str | None]], said: Said | None, top: int
+        self, entries: list[tuple[str, str | None]], said: Given | None, top: int
     ) -> list[Prediction]:
         told: Iterator[tuple[list[int], list[float], bool]] = iter(())
         if said is not None:
@@ -228,7 +268,7 @@ class Answering:
         return Prediction(path, guesses, None, best[0] <= self.threshold, strange)
 
 
-def run(engine: Engine, pictures: np.ndarray, temperature: float, mirror: bool) -> Said:
+def run(engine: Engine, pictures: np.ndarray, temperature: float, mirror: bool) -> Given:
     """What a network says, run in some way, in float64 from its scores on.
 
     Args:
@@ -244,7 +284,7 @@ def run(engine: Engine, pictures: np.ndarray, temperature: float, mirror: bool) 
     sides = [softmax(scores, temperature)]
     if mirror:
         sides.append(softmax(engine(np.ascontiguousarray(pictures[..., ::-1]))[0], temperature))
-    return Said(scores.astype(np.float64), np.mean(sides, axis=0), features)
+    return Given(scores.astype(np.float64), np.mean(sides, axis=0), features)
 
 
 def softmax(scores: np.ndarray, temperature: float = 1.0) -> np.ndarray:

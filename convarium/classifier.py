@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,37 +17,17 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from convarium import answering, storage
-from convarium.answering import FORMAT, KEY, Answering, Engine, Guess, Prediction, Said, Source, described
+from convarium.answering import FORMAT, KEY, Answering, Engine, Guess, Prediction, Scored, Source, described
 from convarium.data.folders import PictureSet
 from convarium.data.loader import Loader
 from convarium.data.preprocessing import Preprocessing
-from convarium.errors import ArgumentError, CheckpointError, DataError
+from convarium.errors import ArgumentError, CheckpointError
 from convarium.judge.outliers import Outlier
 from convarium.judge.scoring import BATCH, Given, given, joined
 from convarium.models import front, weights
 from convarium.net import Net, last_part
 
 __all__ = ["Classifier", "Guess", "Prediction", "Scored", "Source", "described", "load"]
-
-
-@dataclass
-class Scored:
-    """Probabilities of a whole set.
-
-    Args:
-        pictures: those that could be read.
-        given: what the network gave to them.
-        damaged: key and reason of each other.
-    """
-
-    pictures: PictureSet
-    given: Given
-    damaged: list[tuple[str, str]] = field(default_factory=list)
-
-    @property
-    def probabilities(self) -> np.ndarray:
-        """float64 (N, classes), aligned with the pictures."""
-        return self.given.probabilities
 
 
 class Classifier(Answering):
@@ -116,16 +96,16 @@ class Classifier(Answering):
         """Pictures that are computed at once; as in an evaluation, so that both give the same bits."""
         return BATCH if self.engine is None else self.engine.batch
 
-    def _said(self, pictures: np.ndarray) -> Said:
+    def _said(self, pictures: np.ndarray) -> Given:
         (row,) = self._given([torch.from_numpy(pictures)])
-        return Said(*row)
+        return row
 
     def _given(self, batches: Iterable[Tensor]) -> Iterator[Given]:
         if self.engine is not None:
             for batch in batches:
                 for part in batch.split(self.batch):
                     pixels = np.ascontiguousarray(part.numpy())
-                    yield Given(*answering.run(self.engine, pixels, self.temperature, self.mirror))
+                    yield answering.run(self.engine, pixels, self.temperature, self.mirror)
             return
         normalise = self.preprocessing.normalise
         yield from given(
@@ -142,28 +122,40 @@ class Classifier(Answering):
         Returns:
             Probabilities, and what could not be read.
         """
-        if prepared is not None:
-            loader = Loader(pictures, self.preprocessing, batch=BATCH, seed=0, prepared=prepared)
-            batches = (batch.pictures for batch in loader.batches(0))
-            return Scored(pictures, joined(self._given(batches)))
-        good, rows, damaged = [], [], []
-        coming = iter(pictures.pictures)
-        for entries, pixels in self.groups(picture.source for picture in pictures.pictures):
-            if pixels is not None:
-                rows.append(Given(*self._said(pixels)))
-            for (_, error), picture in zip(
-                entries, coming, strict=False
-            ):  # in this order: a group ends first
-                if error is None:
-                    good.append(picture)
-                else:
-                    damaged.append((picture.key, error))
-        if not rows:
-            raise DataError(
-                "no picture of this set can be read"
-                + (f": {damaged[0][0]}: {damaged[0][1]}" if damaged else "")
-            )
-        return Scored(PictureSet(pictures.classes, tuple(good)), joined(rows), damaged)
+        if prepared is None:
+            return super().score(pictures)
+        loader = Loader(pictures, self.preprocessing, batch=BATCH, seed=0, prepared=prepared)
+        batches = (batch.pictures for batch in loader.batches(0))
+        return Scored(pictures, joined(self._given(batches)))
+
+    def hasten(self, sources: Sequence[Source], mode: str = "auto", file: Path | None = None) -> list[str]:
+        """Run from now on in the fastest way that agrees, found on the first of some pictures that can be read.
+
+        Args:
+            sources: the pictures that are to be answered; their number decides what may be tried.
+            mode: "auto", "exact" for float32 only, "plain", or the name of a way.
+            file: this classifier's, by which is remembered what was measured.
+
+        Returns:
+            Notes on what went otherwise than planned.
+
+        Raises:
+            UnknownName: no such mode or way.
+            ArgumentError: the way that was named cannot be taken here, or disagrees.
+        """
+        self.engine = None
+        if mode == "plain" or (mode == "auto" and len(sources) <= BATCH):
+            return []
+        from convarium.deploy import job
+
+        groups = self.groups(itertools.islice(sources, job.BATCH))
+        some = next((group.pictures for group in groups if group.pictures is not None), None)
+        if some is None:
+            return []
+        chosen = job.choose(self, some, len(sources), mode, file=file)
+        if chosen.name != "plain":  # which this class does itself, with the bits of an evaluation
+            self.engine = chosen.ready
+        return list(chosen.notes)
 
     def save(self, path: str | Path) -> Path:
         """Write everything into one .safetensors file, whole or not at all.

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from convarium.classifier import Classifier, Scored, load
+from convarium.answering import Answering, Scored
+from convarium.classifier import Classifier, load
 from convarium.data.folders import PictureSet, read_data
 from convarium.data.pictures import contents
+from convarium.data.preprocessing import Preprocessing
+from convarium.deploy import quick
 from convarium.errors import DataError
 from convarium.judge.abstain import coverage_risk
 from convarium.judge.answers import answers, write_answers
@@ -19,19 +22,22 @@ from convarium.judge.metrics import Metrics, measure
 
 
 def evaluate(
-    clf: Classifier | str | Path,
+    clf: Answering | str | Path,
     data: str | Path | PictureSet,
     part: str | None = None,
     *,
     mirror: bool = False,
+    engine: str = "plain",
 ) -> Evaluation:
     """Judge a classifier on pictures whose class is known.
 
     Args:
-        clf: a classifier, or the path of its file.
+        clf: a classifier, or the path of its file, of a run or of an export.
         data: a folder, a CSV file or a set of pictures; classes are matched by name.
         part: "train", "val", "test" or "all"; where None, test if there is one, else val, else all.
         mirror: look at each picture mirrored, too, and average both answers, at twice the time.
+        engine: "plain" for the bits of training's own evaluation; "auto" for the fastest way that agrees, "exact" for
+            one of float32 only, or the name of a way. For paths only; a classifier that is given runs as it is.
 
     Returns:
         Metrics with intervals, and what was left out.
@@ -39,14 +45,15 @@ def evaluate(
     Raises:
         DataError: the data cannot be used, has no such part or none of the classes.
     """
-    classifier = clf if isinstance(clf, Classifier) else load(clf)
     notes: list[str] = []
+    told = clf if isinstance(clf, Answering) else _told(Path(clf))
     if isinstance(data, PictureSet):
         pictures = data
     else:
-        found = read_data(data, classes=classifier.classes, deep=classifier.preprocessing.deep)
-        notes = found.notes
+        found = read_data(data, classes=told.classes, deep=told.preprocessing.deep)
+        notes = list(found.notes)
         pictures = _part(found.parts, part, str(data))
+    classifier = clf if isinstance(clf, Answering) else _opened(Path(clf), engine, pictures, notes)
     before, classifier.mirror = classifier.mirror, mirror or classifier.mirror
     try:
         scored = classifier.score(pictures)
@@ -54,7 +61,30 @@ def evaluate(
         classifier.mirror = before
     labels = np.array([p.label for p in scored.pictures.pictures])
     metrics = measure(scored.probabilities, labels, classifier.classes)
-    return Evaluation(metrics, scored, notes, classifier.threshold)
+    return Evaluation(metrics, scored, notes, classifier.threshold, classifier.way)
+
+
+class _Told(NamedTuple):
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+
+
+def _told(path: Path) -> _Told | Classifier:
+    """What a file says of itself; loading it tells what is wrong with one that says nothing."""
+    content = quick.described(path)
+    if content is None:
+        return load(path)
+    return _Told(tuple(content["classes"]), Preprocessing.from_dict(dict(content["preprocessing"])))
+
+
+def _opened(path: Path, engine: str, pictures: PictureSet, notes: list[str]) -> Answering:
+    """What answers: without torch where a way is remembered that needs none, and otherwise the classifier."""
+    found = quick.open(path, engine, len(pictures))
+    if found is not None:
+        return found
+    classifier = load(path)
+    notes += classifier.hasten([picture.source for picture in pictures.pictures], engine, path)
+    return classifier
 
 
 @dataclass
@@ -66,12 +96,14 @@ class Evaluation:
         scored: the probabilities behind them.
         notes: sentences on what was left out.
         threshold: probability above which the classifier relies on its answer; 0 where it has none.
+        way: in which the network was run.
     """
 
     metrics: Metrics
     scored: Scored
     notes: list[str] = field(default_factory=list)
     threshold: float = 0.0
+    way: str = "plain"
 
     @property
     def labels(self) -> np.ndarray:
@@ -106,7 +138,7 @@ class Evaluation:
     def to_dict(self) -> dict[str, Any]:
         """The metrics, and "damaged", JSON-able."""
         damaged = [{"path": key, "reason": reason} for key, reason in self.scored.damaged]
-        told = {**self.metrics.to_dict(), "ece": self.reliability.ece, "damaged": damaged}
+        told = {**self.metrics.to_dict(), "ece": self.reliability.ece, "engine": self.way, "damaged": damaged}
         if self.relied_on:
             told["threshold"] = dict(zip(("coverage", "risk"), self.relied_on, strict=True)) | {
                 "value": self.threshold

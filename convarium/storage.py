@@ -66,7 +66,7 @@ def make_folder(path: Path) -> Path:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(
-            f"cannot make the folder {path}: {_disk_reason(error) or error.strerror}; choose another place"
+            f"cannot make the folder {path}: {_disk_reason(error) or error.strerror}; choose another place with --out"
         ) from error
     return path
 

@@ -15,10 +15,11 @@ import torch
 from PIL import Image
 
 from convarium import answering
-from convarium.answering import Answering, Said, begun, grouped
+from convarium.answering import Answering, begun, grouped
 from convarium.classifier import Classifier
 from convarium.data.preprocessing import Preprocessing
 from convarium.errors import ArgumentError, PictureError
+from convarium.judge.given import Given
 from convarium.judge.outliers import Outlier, fit_energy
 from convarium.judge.scoring import given
 from convarium.models import create
@@ -271,7 +272,7 @@ def test_nothing_heavy_is_imported():
 
 def test_a_group_of_errors_only_needs_no_network():
     class Never(Stub):
-        def _said(self, pictures) -> Said:
+        def _said(self, pictures) -> Given:
             raise AssertionError("nothing to compute")
 
     assert [one.error for one in Never().predict(["nowhere/a.png", "nowhere/b.png"])] == ["no such file"] * 2

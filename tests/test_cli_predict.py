@@ -17,6 +17,8 @@ from convarium.answering import begun
 from convarium.classifier import Classifier
 from convarium.cli import answer_file, predict
 from convarium.data.preprocessing import Preprocessing
+from convarium.deploy import job
+from convarium.judge.scoring import BATCH
 from convarium.models import create
 from tests.reference import randomise
 
@@ -62,7 +64,7 @@ def run(made, capfd, monkeypatch, tmp_path):
             patch.setattr(
                 sys, "argv", ["convarium", "predict", str(made[0] / model), "-", "-o", str(out), *arguments]
             )
-            patch.setattr(predict, "_hasten", lambda *args: None)
+            patch.setattr(Classifier, "hasten", lambda *args: [])
             with pytest.raises(SystemExit) as end:
                 main()
         return int(end.value.code or 0), capfd.readouterr().err
@@ -275,7 +277,7 @@ def test_one_picture(convarium, made, tmp_path):
 
 def test_stopped_without_a_file_says_how_far_it_came(convarium, made, monkeypatch):
     stop_after(monkeypatch, 1)
-    monkeypatch.setattr(predict, "_hasten", lambda *args: None)
+    monkeypatch.setattr(Classifier, "hasten", lambda *args: [])
     status, answers, said = convarium("predict", made[0] / "m.safetensors", *made[1], "--json")
     assert status == 130 and said == "stopped after 75 of 150 pictures\n"
     assert [json.loads(line)["path"] for line in answers.splitlines()] == made[1][:75]
@@ -291,14 +293,12 @@ def test_large_jobs_look_for_a_faster_way_on_pictures_that_can_be_read(convarium
         asked.append((some.shape, some.dtype.name, count, mode, file))
         return Chosen
 
-    from convarium.deploy import engine
-
-    monkeypatch.setattr(engine, "choose", choose)
+    monkeypatch.setattr(job, "choose", choose)
     model = made[0] / "m.safetensors"
     _, _, said = convarium("predict", model, *made[1], "--json")
     assert said == "note: the disk is full\n"
     convarium("predict", model, *made[1], "--engine", "plain")
-    convarium("predict", model, *made[1][: predict.SMALL])
+    convarium("predict", model, *made[1][:BATCH])
     convarium("predict", model, *made[1][:2], "--engine", "exact")
     assert asked == [
         ((27, 3, 16, 16), "uint8", 150, "auto", model),

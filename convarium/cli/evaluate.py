@@ -9,11 +9,18 @@ import typer
 
 
 def run(
-    model: str = typer.Argument(help="The .safetensors file of a classifier, or the folder of a run."),
+    model: str = typer.Argument(
+        help="The .safetensors file of a classifier, or the folder of a run or of an export."
+    ),
     data: str = typer.Argument(help="Folder of class folders, CSV file, or MNIST folder."),
     part: str = typer.Option(None, help="train, val, test or all; by default test, else val, else all."),
     mirror: bool = typer.Option(
         False, "--mirror", help="Look at each picture mirrored, too, and average; twice the time."
+    ),
+    engine: str = typer.Option(
+        "auto",
+        help="How the network is run: auto, the fastest way that agrees where that pays; plain; exact, float32 only; "
+        "or the name of a way, as `convarium engines` shows them.",
     ),
     answers: Path = typer.Option(
         None, help="Write each picture's answer to this CSV file, for compare-runs."
@@ -27,7 +34,7 @@ def run(
     from convarium.evaluation import evaluate
 
     keep_freed_memory()
-    judged = evaluate(model, data, part, mirror=mirror)
+    judged = evaluate(model, data, part, mirror=mirror, engine=engine)
     if answers:
         judged.write_answers(answers)
     for note in judged.notes:
@@ -42,6 +49,8 @@ def run(
         print(f"top-5  {judged.top5}")
     print(f"loss   {judged.loss:.4f} nats")
     print(f"calibration error {judged.reliability.ece:.1%}")
+    if judged.way != "plain":
+        print(f"run by {judged.way}, which agrees with plain float32; --engine plain runs that")
     if judged.relied_on:
         coverage, risk = judged.relied_on
         print(f"above the classifier's threshold: {coverage:.1%} of the pictures, {risk:.1%} of them wrong")

@@ -18,16 +18,9 @@ import typer
 
 if TYPE_CHECKING:
     from convarium.answering import Answering, Prediction, Source
-    from convarium.classifier import Classifier
     from convarium.cli.answer_file import AnswerFile, Job
 
 UNREADABLE = 3  # exit status when a picture could not be read
-
-SMALL = 64
-"""Pictures up to which no faster way is looked for: they are one batch."""
-
-TRIED = 32
-"""Of the first pictures, those on which ways are compared."""
 
 
 def run(
@@ -130,24 +123,9 @@ def _answering(model: str, engine: str, sources: Sequence[Source]) -> Answering:
     from convarium.classifier import load
 
     clf = load(model)
-    if engine != "plain" and (engine != "auto" or len(sources) > SMALL):
-        _hasten(clf, Path(model), engine, sources)
-    return clf
-
-
-def _hasten(clf: Classifier, model: Path, engine: str, sources: Sequence[Source]) -> None:
-    """Have the classifier run in the fastest way that agrees, found on the first pictures that can be read."""
-    from convarium.deploy.engine import choose
-
-    groups = clf.groups(itertools.islice(sources, TRIED))
-    some = next((group.pictures for group in groups if group.pictures is not None), None)
-    if some is None:
-        return
-    chosen = choose(clf, some, len(sources), engine, file=model)
-    for note in chosen.notes:
+    for note in clf.hasten(sources, engine, Path(model)):
         print(f"note: {note}", file=sys.stderr)
-    if chosen.name != "plain":  # which the classifier does itself, with the bits of an evaluation
-        clf.engine = chosen.ready
+    return clf
 
 
 def _refuse(model: str) -> None:

@@ -13,10 +13,11 @@ import numpy as np
 from PIL import Image
 
 from convarium import answering
-from convarium.answering import FORMAT, Answering, Engine, Said
+from convarium.answering import FORMAT, Answering, Engine
 from convarium.data.preprocessing import Preprocessing
 from convarium.deploy import processor, silent
 from convarium.errors import ArgumentError, CheckpointError, MissingExtra
+from convarium.judge.given import Given
 from convarium.judge.outliers import Outlier
 
 ABOUT = "model.json"
@@ -55,7 +56,7 @@ class Quick(Answering):
         """Pictures that are computed at once."""
         return self.engine.batch
 
-    def _said(self, pictures: np.ndarray) -> Said:
+    def _said(self, pictures: np.ndarray) -> Given:
         return answering.run(self.engine, pictures, self.temperature, self.mirror)
 
 
@@ -106,10 +107,10 @@ class Exported(Answering):
         pixels = np.asarray(image)
         return pixels.reshape(*pixels.shape[:2], -1)
 
-    def _said(self, pictures: np.ndarray) -> Said:
+    def _said(self, pictures: np.ndarray) -> Given:
         sides = (pictures, np.ascontiguousarray(pictures[:, :, ::-1])) if self.mirror else (pictures,)
         given = np.mean([self.graph.run(side).astype(np.float64) for side in sides], axis=0)
-        return Said(np.empty((len(given), 0)), given, np.empty((len(given), 0), np.float32))
+        return Given(np.empty((len(given), 0)), given, np.empty((len(given), 0), np.float32))
 
 
 def open(path: str | Path, mode: str = "auto", count: int = 1) -> Quick | Exported | None:

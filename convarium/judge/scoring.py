@@ -8,26 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from convarium.judge.given import Given, joined
+
+__all__ = ["BATCH", "Given", "given", "in_eval_mode", "joined", "probabilities", "softmax"]
+
 BATCH = 64
 """Pictures in a batch. A kernel may add in another order for another number of pictures, so it is fixed."""
-
-
-class Given(NamedTuple):
-    """What a network gives to a batch, in float64.
-
-    scores (N, classes), before softmax; probabilities (N, classes); features (N, D) float32, what the classifier was
-    given, averaged over the plane where it is one.
-    """
-
-    scores: np.ndarray
-    probabilities: np.ndarray
-    features: np.ndarray
 
 
 def given(
@@ -68,11 +59,6 @@ def given(
                     yield Given(found[0], said, features.float().cpu().numpy())
     finally:
         handle.remove()
-
-
-def joined(batches: Iterable[Given]) -> Given:
-    """All batches as one."""
-    return Given(*(np.concatenate(values) for values in zip(*batches, strict=True)))
 
 
 def softmax(scores: np.ndarray, temperature: float = 1.0) -> np.ndarray:
