@@ -311,3 +311,8 @@ def test_rubbish_on_standard_input_is_no_list_of_names(run, tmp_path, content):
     (tmp_path / "in").write_bytes(content)
     status, said = run(tmp_path / "a.jsonl", names=tmp_path / "in")
     assert status == 2 and "neither a picture" in said
+
+
+def test_an_empty_name_is_not_the_current_folder(convarium, made):
+    status, _, said = convarium("predict", made[0] / "m.safetensors", "")
+    assert status == 2 and "is empty" in said

@@ -205,6 +205,8 @@ def _sources(asked: list[str], deep: bool) -> list[Source]:
 
     found: list[Source] = []
     for item in asked:
+        if not item:
+            raise ArgumentError("a name of a picture is empty; name a file, a folder or a pattern")
         if item == "-" and deep:
             raise ArgumentError(
                 "a picture on standard input is read in 8 bits, and this model takes more; give it as a file"
