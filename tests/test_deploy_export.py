@@ -10,22 +10,21 @@ import sys
 import tarfile
 import zipfile
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 import torch
-import typer
 from PIL import Image
-from typer.testing import CliRunner
+from torch import nn
 
 from convarium.classifier import Classifier, load
 from convarium.cli import export as verb
 from convarium.data.preprocessing import Preprocessing
-from convarium.deploy import export, parity, resizing, script
-from convarium.errors import CheckpointError, ConvariumError, DataError, PictureError
+from convarium.deploy import export, openvino_file, parity, resizing, script, silent
+from convarium.errors import ArgumentError, CheckpointError, DataError, PictureError
 from convarium.models import create
 from convarium.packing import pack
-from tests.reference import randomise
 from tests.test_models_onnx import operators_are_listed_once  # noqa: F401 (a fixture, for this file too)
 from tests.tiny import TINY, tiny
 
@@ -117,10 +116,12 @@ def test_tall_pictures_differ_by_a_few_levels_at_most(preprocessing):
 
 @pytest.mark.parametrize("preprocessing", WAYS[1:5:2] + WAYS[2:3], ids=named)
 def test_onnx_runtime_resizes_to_the_bit_as_pillow_does(preprocessing, tmp_path):
+    if preprocessing.filter != "bicubic" and not os.environ.get("CONVARIUM_ALL"):
+        pytest.skip("where CONVARIUM_ALL=1 is set")
     net = create("linear", classes=2, in_channels=preprocessing.channels, size=preprocessing.size)
     answer = export.Answer(net, preprocessing, 1.0, whole=True)
     answer.forward = lambda pictures: answer.square(pictures)
-    write = export._graph(answer, "onnx", preprocessing, False, {"architecture": {}})
+    write = export.graph(answer, "onnx", preprocessing, False, {"architecture": {}})
     write(tmp_path / "square.onnx", "{}")
     session = onnxruntime.InferenceSession(tmp_path / "square.onnx")
     for size in ((1, 1), (40, 30), (97, 61), (500, 8)):
@@ -130,23 +131,23 @@ def test_onnx_runtime_resizes_to_the_bit_as_pillow_does(preprocessing, tmp_path)
         assert np.array_equal(got[0], preprocessing.prepare(picture).numpy())
 
 
+@pytest.mark.parametrize("to", ["onnx", "openvino", "torch-export"])
 @pytest.mark.parametrize("family", sorted(TINY.keys() - {"clip"}))  # which scores texts, not classes
-def test_every_family_goes_through_onnx(family, tmp_path):
-    if family not in ("lenet", "resnet", "mobilenet_v3", "vit") and not os.environ.get("CONVARIUM_ALL"):
-        pytest.skip("test_models_onnx.py exports it; with its preprocessing where CONVARIUM_ALL=1 is set")
-    clf = classifier(tiny(family))
-    parity = exported(clf, "onnx", tmp_path / "out", whole=False).parity
-    assert parity.flips == 0 and parity.largest < 1e-5
-    stored = {tensor.name for tensor in onnx.load(tmp_path / "out" / "model.onnx").graph.initializer}
-    assert {name for name, values in clf.net.named_parameters() if values.ndim == 4} <= stored
-    assert not any(name.startswith("net.") for name in stored)
+def test_every_family_is_exported_with_its_preprocessing(family, to, tmp_path):
+    if (family, to) != ("mobilenet_v3", "openvino") and not os.environ.get("CONVARIUM_ALL"):
+        pytest.skip("test_models_onnx.py runs its graph; all of it where CONVARIUM_ALL=1 is set")
+    name, size, options = TINY[family]
+    with patch.dict(TINY, {family: (name, 64 if family == "inception_v2" else size, options)}):
+        done = exported(classifier(tiny(family)), to, tmp_path / "out", whole=False)
+    assert done.parity.flips == 0 and done.parity.largest < 1e-5
 
 
-def test_a_full_network_answers_without_torch_and_without_this_package(tmp_path):
-    clf = classifier(randomise(create("mobilenet_v2", classes=7)), resize=256, **IMAGENET)
+@pytest.mark.parametrize("to", ["onnx", "openvino"])
+def test_a_model_answers_without_torch_and_without_this_package(to, tmp_path):
+    clf = classifier(tiny("mobilenet_v2"), resize=40, **IMAGENET)
     clf.temperature, clf.threshold = 2.0, 0.9
-    done = exported(clf, "onnx", tmp_path / "вывод")
-    assert done.about["whole"] and done.parity.flips == 0
+    done = exported(clf, to, tmp_path / "вывод")
+    assert done.about["whole"] is (to == "onnx") and done.parity.flips == 0
     photo, turned, broken = (tmp_path / name for name in ("фото.jpg", "turned.png", "broken.jpg"))
     noise(300, 260).save(photo)
     exif = Image.Exif()
@@ -172,7 +173,7 @@ def test_the_program_prints_lines_for_people(tmp_path):
     assert ended.stdout.count("%") == 5
 
 
-@pytest.mark.parametrize("kind", ["onnx", "torch-export"])
+@pytest.mark.parametrize("kind", ["onnx", "openvino", "torch-export"])
 @pytest.mark.parametrize("whole", [True, False])
 @pytest.mark.parametrize("preprocessing", [*WAYS, Preprocessing(24, orient=False)], ids=named)
 def test_the_program_is_short_and_can_be_read(kind, whole, preprocessing, tmp_path):
@@ -223,15 +224,48 @@ def test_the_file_tells_what_it_is(tmp_path):
     assert sorted(path.name for path in done.folder.iterdir()) == ["model.json", "model.onnx", "predict.py"]
 
 
+def test_openvino_s_file_tells_what_it_is_and_keeps_its_weights_whole(tmp_path):
+    clf = classifier(create("lenet5"), fit="pad")
+    done = exported(clf, "openvino", tmp_path / "out", dynamic=True)
+    model = silent.openvino().Core().read_model(done.folder / "model.xml")
+    told = json.loads(model.get_rt_info(["convarium"]).astype(str))
+    assert told == json.loads((done.folder / "model.json").read_text("utf-8")) == done.about
+    assert told["classes"] == list(clf.classes) and told["file"] == "model.xml"
+    assert done.files == ("model.xml", "model.bin", "predict.py", "model.json")
+    stored = [node.data for node in model.get_ops() if node.get_type_name() == "Constant"]
+    weight = clf.net.get_parameter("stages.1.blocks.0.conv.weight").detach().numpy()
+    assert any(values.shape == weight.shape and np.array_equal(values, weight) for values in stored)
+    assert "stages.0.blocks.0.conv/Conv" in {node.get_friendly_name() for node in model.get_ops()}
+
+
+def test_openvino_leaves_resizing_to_the_program(tmp_path):
+    with pytest.raises(ArgumentError, match="OpenVINO computes in float32.*leave out --whole"):
+        exported(classifier(create("lenet5")), "openvino", tmp_path / "out", whole=True)
+
+
+def test_what_openvino_cannot_read_is_told():
+    window = nn.Sequential(nn.MaxPool2d(3, 2, ceil_mode=True))  # of 3 x 3 on a picture of 2 x 2
+    with pytest.raises(ArgumentError, match="OpenVINO cannot read the graph .*larger than the data"):
+        openvino_file.traced(window, torch.zeros(1, 1, 2, 2), {})
+
+
+@pytest.mark.parametrize("to", ["onnx", "openvino", "torch-export"])
+def test_pictures_of_more_than_8_bits_are_refused(to, tmp_path):
+    net = create("lenet5", in_channels=2)
+    clf = Classifier(net, list("abcdefghij"), Preprocessing(28, "F", bands=2), device="cpu")
+    with pytest.raises(ArgumentError, match="mode 'F' keep more than 8 bits.*--to safetensors"):
+        exported(clf, to, tmp_path / "out")
+
+
 def test_nothing_of_this_machine_is_in_the_file(tmp_path):
-    for to, name in (("onnx", "model.onnx"), ("torch-export", "model.pt2")):
+    for to, name in (("onnx", "model.onnx"), ("openvino", "model.xml"), ("torch-export", "model.pt2")):
         done = exported(classifier(create("lenet5")), to, tmp_path / to, whole=False)
         content = (done.folder / name).read_bytes()
         assert str(Path(__file__).parents[1]).encode() not in content
         assert str(Path(torch.__file__).parent).encode() not in content
 
 
-@pytest.mark.parametrize("to", ["onnx", "torch-export"])
+@pytest.mark.parametrize("to", ["onnx", "openvino", "torch-export"])
 def test_a_batch_gives_what_single_pictures_give(to, tmp_path):
     done = exported(classifier(create("lenet5")), to, tmp_path / "out", dynamic=True, whole=False)
     _, run = script.load(done.folder / "predict.py", done.folder / done.files[0])
@@ -246,7 +280,7 @@ def test_a_batch_gives_what_single_pictures_give(to, tmp_path):
 
 @pytest.mark.parametrize("whole", [None, True])
 def test_torch_s_file_agrees_and_holds_no_pickle(tmp_path, whole):
-    clf = classifier(tiny("mobilenet_v2"))
+    clf = classifier(create("lenet5"))
     noise(50, 40).save(tmp_path / "a.png")
     done = exported(clf, "torch-export", tmp_path / "out", whole=whole, pictures=[tmp_path / "a.png"])
     assert done.about["whole"] is bool(whole) and done.parity.flips == 0 and done.parity.largest < 1e-5
@@ -334,67 +368,3 @@ def test_resizing_is_left_to_the_program_where_the_graph_s_disagrees(tmp_path, m
     noise(60, 60).save(tmp_path / "a.png")
     done = exported(clf, "onnx", tmp_path / "out", pictures=[tmp_path / "a.png"])
     assert done.about["whole"] is False and "predict.py resizes, with Pillow" in done.notes[0]
-
-
-@pytest.fixture
-def model(tmp_path):
-    path = tmp_path / "модель" / "model.safetensors"
-    path.parent.mkdir()
-    classifier(create("lenet5")).save(path)
-    return path
-
-
-def run(*arguments):
-    app = typer.Typer()
-    app.command()(verb.run)
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
-def test_the_verb_says_what_it_wrote_and_how_it_agrees(model, tmp_path):
-    noise(50, 40).save(tmp_path / "a.png")
-    (tmp_path / "b.png").write_bytes(b"no picture")
-    ended = run(model, "--to", "onnx", "--pictures", tmp_path / "a.png", "--pictures", tmp_path / "b.png")
-    assert ended.exit_code == 0, ended.output
-    assert "1 pictures: 0 flips, largest difference " in ended.output and "predict.py" in ended.output
-    assert (model.parent / "export-onnx" / "model.onnx").is_file()
-
-
-def test_the_verb_takes_the_pictures_that_the_run_held_out(model, tmp_path):
-    noise(50, 40).save(tmp_path / "a.png")
-    rows = ["path,label,part,key", "t.png,x,train,t", "u.png,y,train,u", f"{tmp_path}/a.png,x,val,a"]
-    (model.parent / "split.csv").write_text("\n".join(rows), "utf-8")
-    ended = run(model.parent, "--to", "torch-export", "-o", tmp_path / "out", "--json")
-    told = json.loads(ended.stdout)
-    assert told["about"]["parity"]["pictures"] == 1 and not told["about"]["parity"]["made"]
-    assert told["files"] == ["model.pt2", "predict.py", "model.json"]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (("--to", "onxx"), "no format is called 'onxx'; did you mean onnx"),
-        (("--to", "safetensors", "--dynamic"), "leave out --whole and --dynamic"),
-        (("--to", "onnx", "-o", "."), "folder of the model itself"),
-        (("--to", "onnx", "-o", "full"), "full holds other files"),
-        (("--to", "onnx", "-o", "model.safetensors"), "is a file"),
-        (("--to", "onnx", "--pictures", "full"), "full has no pictures"),
-    ],
-)
-def test_a_mistake_is_told_and_nothing_is_written(model, monkeypatch, arguments, said):
-    monkeypatch.chdir(model.parent)
-    Path("full").mkdir()
-    Path("full/notes.txt").touch()
-    ended = run(model.name, *arguments)
-    assert isinstance(ended.exception, ConvariumError) and said in str(ended.exception)
-    assert sorted(path.name for path in model.parent.iterdir()) == ["full", "model.safetensors"]
-
-
-def test_a_missing_library_is_named(model, monkeypatch):
-    monkeypatch.setitem(sys.modules, "onnxscript", None)
-    ended = run(model, "--to", "onnx")
-    assert "need onnxscript, which is not installed; `pip install convarium[deploy]`" in str(ended.exception)
-
-
-def test_an_export_can_be_made_again(model):
-    for _ in range(2):
-        assert run(model, "--to", "safetensors", "-o", model.parent / "out").exit_code == 0

@@ -21,7 +21,7 @@ MOST = 500
 
 def run(
     model: str = typer.Argument(help="The .safetensors file of a classifier, or the folder of a run."),
-    to: str = typer.Option(help="onnx, torch-export or safetensors."),
+    to: str = typer.Option(help="onnx, openvino, torch-export or safetensors."),
     out: Path = typer.Option(
         None, "--out", "-o", help="Folder to make; export-FORMAT beside the model by default."
     ),
@@ -36,7 +36,7 @@ def run(
     dynamic: bool = typer.Option(False, "--dynamic", help="Take batches of any number of pictures."),
     as_json: bool = typer.Option(False, "--json", help="One JSON object."),
 ) -> None:
-    """Write a model for ONNX Runtime or torch, with its preprocessing, and a program that uses it.
+    """Write a model for ONNX Runtime, OpenVINO or torch, with its preprocessing, and a program that uses it.
 
     The program is run on pictures and compared with the model; where they disagree, nothing is written.
     """

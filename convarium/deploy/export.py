@@ -1,6 +1,7 @@
 """A trained network as a file for other programs, that holds its preprocessing and was compared with the original.
 
     onnx            model.onnx, which ONNX Runtime and others run
+    openvino        model.xml and model.bin, which OpenVINO runs
     torch-export    model.pt2, which torch runs without this package
     safetensors     the weights as they are
 
@@ -27,12 +28,20 @@ from torch import Tensor, nn
 from convarium import __version__, storage
 from convarium.data.decode import MODES
 from convarium.data.preprocessing import Preprocessing
-from convarium.deploy import onnx_file, parity, resizing, script, torch_file
-from convarium.errors import ArgumentError, CheckpointError, RunError, unknown_name
+from convarium.deploy import onnx_file, openvino_file, parity, resizing, script, torch_file
+from convarium.errors import ArgumentError, CheckpointError, RunError, UserError, unknown_name
 from convarium.net import Net
 
-FILES = {"onnx": "model.onnx", "torch-export": "model.pt2", "safetensors": "model.safetensors"}
+FILES = {
+    "onnx": "model.onnx",
+    "openvino": "model.xml",
+    "torch-export": "model.pt2",
+    "safetensors": "model.safetensors",
+}
 """What can be exported to, and the name of the file."""
+
+BESIDE = {"openvino": ("model.bin",)}
+"""Further files, which it needs."""
 
 ABOUT = "model.json"
 FORMAT = 1
@@ -114,7 +123,7 @@ def export(
         classes: names, in the order of its scores.
         preprocessing: of its pictures.
         known: what is known besides: "temperature", "threshold", "architecture", "weights_sha256".
-        to: "onnx", "torch-export" or "safetensors".
+        to: "onnx", "openvino", "torch-export" or "safetensors".
         folder: a new or empty one, or that of an earlier export.
         reference: the classifier.
         pictures: to compare on; some are made where there are none.
@@ -136,18 +145,20 @@ def export(
         raise unknown_name("format", to, FILES)
     if to == "safetensors" and (whole or dynamic or source is None):
         raise ArgumentError("safetensors holds weights and no graph; leave out --whole and --dynamic")
-    if to != "safetensors" and preprocessing.mode not in MODES:
+    if to != "safetensors":
+        must_fit(preprocessing)
+    if to == "openvino" and whole:
         raise ArgumentError(
-            f"pictures of mode {preprocessing.mode!r} keep more than 8 bits, which the graph's input does not hold; "
-            "export with --to safetensors"
+            "OpenVINO computes in float32, in which Pillow's resizing does not come out to the pixel; leave out "
+            f"--whole, {script.NAME} then resizes with Pillow"
         )
-    _must_be_free(folder, source)
-    about = _about(net, classes, preprocessing, known, to)
-    with tempfile.TemporaryDirectory() as place:
+    must_be_free(folder, source)
+    about = told(net, classes, preprocessing, known, to)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place:
         staging = Path(place)
         if to == "safetensors":
             shutil.copyfile(source or "", staging / FILES[to])
-            return _placed(Exported(folder, (FILES[to],), about, None), staging)
+            return placed(Exported(folder, (FILES[to],), about, None), staging)
         made = not pictures
         if made:
             (staging / "made").mkdir()
@@ -155,18 +166,18 @@ def export(
         expected = list(reference(pictures))
         notes: list[str] = []
         for way in _ways(to, whole, preprocessing, notes):
-            told = {**about, "whole": way, "input": _input(preprocessing, way, dynamic)}
+            here = {**about, "whole": way, "input": input_of(preprocessing, way, dynamic)}
             answer = Answer(net, preprocessing, float(known.get("temperature", 1.0)), way)
-            write = _graph(answer, to, preprocessing, dynamic, about)
-            write(staging / FILES[to], json.dumps(told))
+            write = graph(answer, to, preprocessing, dynamic, about)
+            write(staging / FILES[to], json.dumps(here))
             program = script.write(staging, to, FILES[to], preprocessing, way)
             _, run = script.load(program, staging / FILES[to])
             found = parity.measure(expected, run, pictures, made=made)
             if found.agrees:
-                told["parity"] = found.to_dict()
-                write(staging / FILES[to], json.dumps(told))
-                files = (FILES[to], script.NAME)
-                return _placed(Exported(folder, files, told, found, tuple(notes)), staging)
+                here["parity"] = found.to_dict()
+                write(staging / FILES[to], json.dumps(here))
+                files = (FILES[to], *BESIDE.get(to, ()), script.NAME)
+                return placed(Exported(folder, files, here, found, tuple(notes)), staging)
             notes.append(f"with resizing in the graph, {found}; so {script.NAME} resizes, with Pillow")
     raise CheckpointError(
         f"the exported model disagrees with the classifier ({found}, a flip at a margin of {found.margin:.3f}; allowed "
@@ -190,10 +201,23 @@ def _ways(to: str, whole: bool | None, preprocessing: Preprocessing, notes: list
     return (False,)
 
 
-def _graph(
+def graph(
     answer: Answer, to: str, preprocessing: Preprocessing, dynamic: bool, about: dict[str, Any]
 ) -> Callable[[Path, str], None]:
     """The exported graph, as a function that writes it to a path together with what it tells of itself."""
+    modules = {"onnx": onnx_file, "openvino": openvino_file, "torch-export": torch_file}
+    return traced(modules[to].traced, answer, preprocessing, dynamic, about, to)
+
+
+def traced(
+    trace: Callable[[nn.Module, Tensor, dict[int, Any]], Any],
+    answer: Answer,
+    preprocessing: Preprocessing,
+    dynamic: bool,
+    about: dict[str, Any],
+    to: str,
+) -> Any:
+    """What a tracer makes of the graph; where it cannot, a message that says what else can be done."""
     side, whole = preprocessing.size, answer.square is not None
     height, width = (side + 40, side + 60) if whole else (side, side)
     example = torch.zeros(2 if dynamic else 1, height, width, preprocessing.channels, dtype=torch.uint8)
@@ -201,9 +225,10 @@ def _graph(
     free: dict[int, Any] = {0: dim("batch", min=1)} if dynamic else {}
     if whole:
         free |= {1: dim("height", min=1), 2: dim("width", min=1)}
-    module = onnx_file if to == "onnx" else torch_file
     try:
-        return module.traced(answer, example, free)
+        return trace(answer, example, free)
+    except UserError:
+        raise
     except (RuntimeError, ValueError, TypeError, NotImplementedError, AttributeError) as error:
         reason = str(error).strip().split("\n")[0][:200]
         raise ArgumentError(
@@ -212,9 +237,10 @@ def _graph(
         ) from error
 
 
-def _about(
+def told(
     net: Net, classes: Sequence[str], preprocessing: Preprocessing, known: Mapping[str, Any], to: str
 ) -> dict[str, Any]:
+    """What model.json says of every export."""
     return {
         "convarium_export": FORMAT,
         "convarium": __version__,
@@ -228,14 +254,23 @@ def _about(
     }
 
 
-def _input(preprocessing: Preprocessing, whole: bool, dynamic: bool) -> dict[str, Any]:
+def input_of(preprocessing: Preprocessing, whole: bool, dynamic: bool) -> dict[str, Any]:
     """What the graph is given and gives, for those who write their own program."""
     sides = ["height", "width"] if whole else [preprocessing.size] * 2
     shape = ["batch" if dynamic else 1, *sides, preprocessing.channels]
     return {"name": "pictures", "type": "uint8", "shape": shape, "output": "probabilities"}
 
 
-def _must_be_free(folder: Path, source: Path | None) -> None:
+def must_fit(preprocessing: Preprocessing) -> None:
+    """Refuse pictures that the graph's input, which is uint8, cannot hold."""
+    if preprocessing.mode not in MODES:
+        raise ArgumentError(
+            f"pictures of mode {preprocessing.mode!r} keep more than 8 bits, which the graph's input does not hold; "
+            "export with --to safetensors"
+        )
+
+
+def must_be_free(folder: Path, source: Path | None) -> None:
     """Refuse a folder with anything that is not of an earlier export."""
     if source is not None and source.exists() and folder.exists() and folder.samefile(source.parent):
         raise RunError(f"{folder} is the folder of the model itself; choose another with -o")
@@ -251,7 +286,7 @@ def _must_be_free(folder: Path, source: Path | None) -> None:
     raise RunError(f"{folder} holds other files; choose a new folder with -o, or empty it")
 
 
-def _placed(exported: Exported, staging: Path) -> Exported:
+def placed(exported: Exported, staging: Path) -> Exported:
     """Move what is finished into its folder, model.json last."""
     folder = storage.make_folder(exported.folder)
     for name in exported.files:

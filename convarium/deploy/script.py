@@ -1,4 +1,4 @@
-"""predict.py, the program that is written beside an exported model: it needs no Convarium, and for ONNX no torch.
+"""predict.py, the program that is written beside an exported model: it needs no Convarium, and torch for .pt2 only.
 
 It decodes as `data.decode` does, but for pictures of which the file does not say what white is, and LAB.
 """
@@ -19,7 +19,7 @@ from convarium.data.preprocessing import Preprocessing
 
 NAME = "predict.py"
 
-_RUNTIMES = {"onnx": "onnxruntime", "torch-export": "torch"}
+_RUNTIMES = {"onnx": "onnxruntime", "openvino": "openvino", "torch-export": "torch"}
 
 
 def write(folder: Path, kind: str, file: str, preprocessing: Preprocessing, whole: bool) -> Path:
@@ -27,7 +27,7 @@ def write(folder: Path, kind: str, file: str, preprocessing: Preprocessing, whol
 
     Args:
         folder: that of the model.
-        kind: "onnx" or "torch-export".
+        kind: "onnx", "openvino" or "torch-export".
         file: name of the model's file.
         preprocessing: of its pictures.
         whole: whether the model takes decoded pictures of any size, and brings them to size itself.
