@@ -1,4 +1,4 @@
-"""What this machine is, and how much of it this process may use."""
+"""What this machine is, and how much of it this process may use; torch is imported by what asks it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-
-import torch
 
 # What matters for convolutions: the width of a vector, and units for matrices and short numbers.
 WANTED_FLAGS = (
@@ -61,7 +59,9 @@ class Machine:
 @cache
 def this_machine() -> Machine:
     """The machine that runs this, as it was when first asked."""
-    info = _cpuinfo()
+    import torch
+
+    info = cpuinfo()
     name = info.get("model name") or platform.processor() or platform.machine() or "unknown processor"
     if "model" in info:  # names within virtual machines are often no more than "Intel(R) Xeon(R) Processor"
         name += f" (family {info.get('cpu family', '?')}, model {info['model']})"
@@ -122,6 +122,8 @@ def free_memory() -> int | None:
 @contextmanager
 def threads(count: int) -> Iterator[None]:
     """While inside, torch computes with so many threads of the processor."""
+    import torch
+
     before = torch.get_num_threads()
     try:
         if count != before:  # setting even the same number makes a new team of threads
@@ -132,7 +134,7 @@ def threads(count: int) -> Iterator[None]:
             torch.set_num_threads(before)
 
 
-def _cpuinfo() -> dict[str, str]:
+def cpuinfo() -> dict[str, str]:
     """The first processor's lines of /proc/cpuinfo; nothing where there is no such file."""
     with suppress(OSError):
         first = Path("/proc/cpuinfo").read_text(errors="replace").split("\n\n")[0]

@@ -8,7 +8,8 @@ import platform
 from contextlib import suppress
 from functools import cache
 from importlib import metadata
-from pathlib import Path
+
+from convarium.costs.machine import cores, cpuinfo
 
 SHORT = {"avx512_bf16", "amx_bf16", "bf16"}
 """Instructions of which one is needed to multiply bfloat16 numbers; without, they are slower than float32."""
@@ -23,23 +24,10 @@ def threads() -> int:
     return min(int(told), cores()) if told.isdecimal() and int(told) else cores()
 
 
-def cores() -> int:
-    """Cores that this process may use: its affinity, cut by the quota of its container."""
-    try:
-        allowed = len(os.sched_getaffinity(0))
-    except AttributeError:  # macOS, Windows
-        allowed = os.cpu_count() or 1
-    with suppress(OSError, ValueError, ZeroDivisionError):
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        if quota != "max":
-            return max(1, min(allowed, -(-int(quota) // int(period))))
-    return allowed
-
-
 @cache
 def flags() -> frozenset[str]:
     """Instructions that the processor has, as Linux names them; none where the system does not tell."""
-    return frozenset((_about().get("flags") or _about().get("Features") or "").split())
+    return frozenset((cpuinfo().get("flags") or cpuinfo().get("Features") or "").split())
 
 
 def short_numbers() -> bool:
@@ -50,7 +38,7 @@ def short_numbers() -> bool:
 @cache
 def fingerprint() -> str:
     """Twelve hexadecimal digits; equal for processes that would measure alike: processor, cores, system."""
-    about = _about()
+    about = cpuinfo()
     facts = [about.get(name, "") for name in ("vendor_id", "model name", "cpu family", "model", "stepping")]
     facts += [platform.processor(), platform.machine(), platform.system(), str(cores()), *sorted(flags())]
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:12]
@@ -67,13 +55,3 @@ def versions() -> dict[str, str]:
         with suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
     return found
-
-
-@cache
-def _about() -> dict[str, str]:
-    """The first processor's lines of /proc/cpuinfo; nothing where there is no such file."""
-    with suppress(OSError):
-        first = Path("/proc/cpuinfo").read_text(errors="replace").split("\n\n")[0]
-        pairs = (line.partition(":") for line in first.splitlines())
-        return {name.strip(): value.strip() for name, _, value in pairs}
-    return {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from PIL import Image
 from convarium import answering
 from convarium.answering import FORMAT, Answering, Engine
 from convarium.data.preprocessing import Preprocessing
-from convarium.deploy import processor, silent
+from convarium.deploy import processor, runtimes, silent
 from convarium.errors import ArgumentError, CheckpointError, MissingExtra
 from convarium.judge.given import Given
 from convarium.judge.outliers import Outlier
@@ -208,17 +207,9 @@ def _export(folder: Path, mode: str) -> Exported:
 
 def _by_onnxruntime(file: Path) -> Callable[[np.ndarray], np.ndarray]:
     try:
-        onnxruntime = importlib.import_module("onnxruntime")
-    except ImportError as error:
-        raise MissingExtra(
-            "onnxruntime is not installed; pip install 'convarium[deploy]' brings it"
-        ) from error
-    settings = onnxruntime.SessionOptions()
-    settings.intra_op_num_threads, settings.log_severity_level = processor.threads(), 3
-    try:
-        session = onnxruntime.InferenceSession(str(file), settings, providers=["CPUExecutionProvider"])
-    except Exception as error:  # of its own kinds
-        raise _unusable(file, error) from error
+        session = runtimes.onnx_session(file, processor.threads())
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}; export the model anew") from error
     name = session.get_inputs()[0].name
     return lambda pictures: session.run(None, {name: pictures})[0]
 
@@ -234,18 +225,13 @@ def _by_openvino(file: Path) -> Callable[[np.ndarray], np.ndarray]:
     try:
         request = library.Core().compile_model(file, "CPU", settings).create_infer_request()
     except Exception as error:  # of its own kinds, or a RuntimeError
-        raise _unusable(file, error) from error
+        raise CheckpointError(f"{runtimes.unusable(file, error)}; export the model anew") from error
 
     def run(pictures: np.ndarray) -> np.ndarray:
         request.infer([pictures])
         return np.array(request.get_output_tensor(0).data)
 
     return run
-
-
-def _unusable(file: Path, error: Exception) -> CheckpointError:
-    reason = next((line for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
-    return CheckpointError(f"{file} cannot be run ({reason.strip()[:200]}); export the model anew")
 
 
 def _number(told: Any, default: float) -> float:

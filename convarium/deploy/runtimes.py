@@ -101,7 +101,7 @@ def openvino(model: Path, numbers: str, batch: int, threads: int, cache: Path | 
         network.reshape([batch, *list(network.input(0).partial_shape)[1:]])
         compiled = core.compile_model(network, "CPU", settings)
     except Exception as error:  # of OpenVINO's own kinds, or a RuntimeError
-        raise _unusable(model, error) from error
+        raise unusable(model, error) from error
     keep = partial(_keep, compiled, cache, numbers, batch, threads) if cache else _nothing
     return _compiled(compiled, numbers, batch, threads, keep)
 
@@ -126,7 +126,7 @@ def imported(kept: bytes, numbers: str, batch: int, threads: int) -> Ready:
     except MissingExtra:
         raise
     except Exception as error:
-        raise _unusable("the compiled form", error) from error
+        raise unusable("the compiled form", error) from error
     if told != _HINTS[numbers]:
         raise CheckpointError(f"the compiled form computes in {told}, not in {numbers}; it is made anew")
     return _compiled(compiled, numbers, batch, threads, _nothing)
@@ -149,12 +149,11 @@ def blob(folder: Path, numbers: str, batch: int, threads: int) -> bytes | None:
     return kept if digest == _digest(kept) else None
 
 
-def onnxruntime(model: Path, batch: int, threads: int) -> Ready:
-    """A network run by ONNX Runtime on the processor, in float32.
+def onnx_session(model: Path, threads: int) -> Any:
+    """An ONNX file, opened by ONNX Runtime for the processor.
 
     Args:
-        model: an ONNX file that takes uint8 (N, C, H, W) and gives scores and features.
-        batch: the most pictures at once.
+        model: the file.
         threads: to compute with.
 
     Raises:
@@ -170,9 +169,24 @@ def onnxruntime(model: Path, batch: int, threads: int) -> Ready:
     settings = library.SessionOptions()
     settings.intra_op_num_threads, settings.log_severity_level = threads, 3
     try:
-        session = library.InferenceSession(str(model), settings, providers=["CPUExecutionProvider"])
+        return library.InferenceSession(str(model), settings, providers=["CPUExecutionProvider"])
     except Exception as error:  # of its own kinds
-        raise _unusable(model, error) from error
+        raise unusable(model, error) from error
+
+
+def onnxruntime(model: Path, batch: int, threads: int) -> Ready:
+    """A network run by ONNX Runtime on the processor, in float32.
+
+    Args:
+        model: an ONNX file that takes uint8 (N, C, H, W) and gives scores and features.
+        batch: the most pictures at once.
+        threads: to compute with.
+
+    Raises:
+        CheckpointError: the file cannot be read or run.
+        MissingExtra: ONNX Runtime is not installed.
+    """
+    session = onnx_session(model, threads)
     title = session.get_inputs()[0].name
 
     def run(pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -231,6 +245,7 @@ def _digest(content: bytes) -> bytes:
     return total.digest()
 
 
-def _unusable(what: object, error: Exception) -> CheckpointError:
+def unusable(what: object, error: Exception) -> CheckpointError:
+    """What to raise where a library cannot read or run something, with the last line of its reason."""
     lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
     return CheckpointError(f"{what} cannot be run ({(lines or [type(error).__name__])[-1][:200]})")
