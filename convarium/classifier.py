@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import unicodedata
 from collections import Counter
@@ -28,6 +27,10 @@ from convarium.models import front, weights
 from convarium.net import Net, last_part
 
 __all__ = ["Classifier", "Guess", "Prediction", "Scored", "Source", "described", "load"]
+
+
+READ = 512
+"""Pictures of which one must be readable, so that ways can be compared."""
 
 
 class Classifier(Answering):
@@ -146,12 +149,19 @@ class Classifier(Answering):
         self.engine = None
         if mode == "plain" or (mode == "auto" and len(sources) <= BATCH):
             return []
-        from convarium.deploy import job
+        from convarium.deploy import job, measuring, remembered, ways
 
-        groups = self.groups(itertools.islice(sources, job.BATCH))
-        some = next((group.pictures for group in groups if group.pictures is not None), None)
-        if some is None:
-            return []
+        if mode not in remembered.MODES:
+            measuring.named(mode, ways.ways(self))
+        spread = sources[:: max(1, len(sources) // job.BATCH)]  # the first alone may all be of one class
+        for those in (spread[: job.BATCH], sources[:READ]):
+            some = next((g.pictures for g in self.groups(those) if g.pictures is not None), None)
+            if some is not None:
+                break
+        else:
+            return [
+                f"none of the first {min(len(sources), READ):,} pictures can be read, so no engine was looked for"
+            ]
         chosen = job.choose(self, some, len(sources), mode, file=file)
         if chosen.name != "plain":  # which this class does itself, with the bits of an evaluation
             self.engine = chosen.ready

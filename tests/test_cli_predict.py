@@ -316,3 +316,35 @@ def test_rubbish_on_standard_input_is_no_list_of_names(run, tmp_path, content):
 def test_an_empty_name_is_not_the_current_folder(convarium, made):
     status, _, said = convarium("predict", made[0] / "m.safetensors", "")
     assert status == 2 and "is empty" in said
+
+
+def test_a_second_run_that_is_refused_leaves_the_first_ones_file(tmp_path):
+    job = answer_file.Job(
+        model="m", model_sha256="1", pictures=1, pictures_sha256="2", format="jsonl", top=1, guesses=1, mirror=False,
+        asked="auto",
+    )  # fmt: skip
+    with answer_file.AnswerFile(tmp_path / "a", job, lambda: iter(()), False):
+        with pytest.raises(answer_file.RunError, match="another run"):
+            answer_file.AnswerFile(tmp_path / "a", job, lambda: iter(()), False)
+        assert (tmp_path / "a").exists()
+    assert not (tmp_path / "a").exists()  # nothing was begun in it
+    (tmp_path / "a").touch()
+    answer_file.AnswerFile(tmp_path / "a", job, lambda: iter(()), False).close()
+    assert (tmp_path / "a").exists()  # it was there before
+
+
+def test_a_table_whose_lines_end_otherwise_is_not_thrown_away(run, whole, tmp_path):
+    out = tmp_path / "a.csv"
+    run(out)
+    changed = out.read_bytes().replace(b"\r\n", b"\n")
+    out.write_bytes(changed)
+    status, said = run(out, "--resume")
+    assert status == 2 and "no answer of predict" in said and out.read_bytes() == changed
+
+
+def test_an_engine_that_does_not_exist_is_refused_though_no_picture_can_be_read(convarium, made, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    status, _, said = convarium(
+        "predict", made[0] / "m.safetensors", tmp_path / "broken.png", "--engine", "nonsense"
+    )
+    assert status == 2 and "nonsense" in said

@@ -85,9 +85,13 @@ class AnswerFile:
         self.engine: str | None = None
         self.complete = False
         self._about: dict[str, Any] = {}
-        if path.exists() and not path.is_file():
-            raise ArgumentError(f"{path} is no regular file; leave out -o, and answers go to standard output")
+        self._made = False
         try:
+            there = path.exists()
+            if there and not path.is_file():
+                raise ArgumentError(
+                    f"{path} is no regular file; leave out -o, and answers go to standard output"
+                )
             self._handle = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
         except OSError as error:
             raise RunError(
@@ -95,6 +99,7 @@ class AnswerFile:
             ) from error
         try:
             _lock(self._handle, path)
+            self._made = not there  # another process that holds it may have made it since
             self._look(names, resume)
         except BaseException:
             self.close()
@@ -103,9 +108,13 @@ class AnswerFile:
     def _look(self, names: Callable[[], Iterator[str]], resume: bool) -> None:
         """Decide whether what is there may be replaced or gone on with."""
         size = os.fstat(self._handle.fileno()).st_size
-        if not size:
-            return
         about = _read(self.beside)
+        if not size and (about is not None or not self.beside.exists()):
+            return
+        if not size:
+            raise RunError(
+                f"{self.beside} is there, and predict did not write it; choose another file with -o"
+            )
         if about is None:
             raise RunError(
                 f"{self.path} is there, and no {self.beside.name} beside it says that predict wrote it; choose another "
@@ -195,7 +204,7 @@ class AnswerFile:
     def close(self) -> None:
         """Give the file free; one in which nothing was begun is as if it had not been made."""
         with suppress(OSError):
-            if not self.beside.exists() and not os.fstat(self._handle.fileno()).st_size:
+            if self._made and not self.beside.exists() and not os.fstat(self._handle.fileno()).st_size:
                 self.path.unlink()
         self._handle.close()
 
@@ -254,14 +263,15 @@ def _rows(handle: IO[bytes], path: Path, guesses: int) -> Iterator[tuple[str, bo
     for number, line in enumerate(handle, start=1):
         record += line
         end += len(line)
-        if (
-            not line.endswith(b"\r\n") or record.count(b'"') % 2
-        ):  # a name may hold the end of a line, in quotes
+        if not line.endswith(b"\n") or record.count(b'"') % 2:  # a name may hold the end of a line, in quotes
             continue
-        cells = next(csv.reader([record.decode("utf-8", "surrogateescape")]), [])
-        record = b""
-        if len(cells) != len(HEADER):
+        try:
+            cells = next(csv.reader([record.decode("utf-8", "surrogateescape")]), [])
+        except csv.Error:
+            cells = []
+        if len(cells) != len(HEADER) or not line.endswith(b"\r\n"):
             raise RunError(f"line {number:,} of {path} is no answer of predict; choose another file")
+        record = b""
         if cells[6] and not cells[1]:
             yield cells[0], False, end
         elif cells[1] == str(guesses):

@@ -31,6 +31,7 @@ def run(
     import sys
 
     from convarium.costs.allocator import keep_freed_memory
+    from convarium.deploy import quick
     from convarium.evaluation import evaluate
 
     keep_freed_memory()
@@ -50,7 +51,9 @@ def run(
     print(f"loss   {judged.loss:.4f} nats")
     print(f"calibration error {judged.reliability.ece:.1%}")
     if judged.way != "plain":
-        print(f"run by {judged.way}, which agrees with plain float32; --engine plain runs that")
+        exported = quick.described(Path(model)) if Path(model).is_dir() else None
+        own = "" if exported and "convarium_export" in exported else ", which agrees with plain float32"
+        print(f"run by {judged.way}{own}")
     if judged.relied_on:
         coverage, risk = judged.relied_on
         print(f"above the classifier's threshold: {coverage:.1%} of the pictures, {risk:.1%} of them wrong")

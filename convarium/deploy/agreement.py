@@ -77,7 +77,8 @@ def compare(
     truth, said = (softmax(pair[0].astype(np.float64), temperature) for pair in (expected, found))
     finite = all(np.isfinite(part).all() for part in found)
     apart = np.abs(said - truth).max(axis=1) if finite else np.full(count, float("inf"))
-    probability, usual = float(apart.max()), float(np.quantile(apart, SHARE))
+    probability = float(apart.max())
+    usual = float(np.quantile(apart, SHARE)) if finite else probability
     flipped = said.argmax(1) != truth.argmax(1)
     first_two = np.sort(truth, axis=1)[:, -2:]
     lead = first_two[:, -1] - first_two[:, 0] if truth.shape[1] > 1 else np.ones(count)

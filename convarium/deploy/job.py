@@ -130,7 +130,7 @@ class _Job:
         if missing := way.missing():
             raise ArgumentError(f"{way.name} cannot be taken here: {missing}; --engine auto takes what can")
         if not self.known.get(way.name, {}).get("agrees"):
-            self._refer(1 / CHECKED)
+            self._refer()
             trial = self._try(way)
             if trial.ready is None or not trial.row.agrees:
                 raise ArgumentError(
@@ -151,7 +151,7 @@ class _Job:
             self.rates[PLAIN] = self._roughly()
         for way in asked:
             if way.name not in self.known and self._worth(way):
-                self._refer(1 / self.rates[PLAIN])
+                self._refer()
                 self._time(self._try(way))
         # Some rates are of an earlier day; near the plain one's they mean nothing.
         for name in [name for name, rate in self.rates.items() if rate <= (1 + SAME) * self.rates[PLAIN]]:
@@ -190,12 +190,11 @@ class _Job:
         set_up = name == PLAIN or name in self.trials
         return (0.0 if set_up else self.setups.get(name, 0.0)) + self.count / self.rates[name]
 
-    def _refer(self, a_picture: float) -> None:
-        """Let the plain way answer for as many pictures as a third of the time allows."""
+    def _refer(self) -> None:
+        """Let the plain way answer for the pictures that others are compared on."""
         if PLAIN in self.trials:
             return
-        few = int(max(4, min(CHECKED, MEASURING / 3 / a_picture)))
-        self.pictures = self.pictures[:few]
+        self.pictures = self.pictures[:CHECKED]  # of fewer, an agreement would come by chance
         began = time.perf_counter()
         self.trials[PLAIN] = tried(self.everything[0], self.work, self.pictures, self.batch, None)
         self.left -= time.perf_counter() - began
@@ -250,13 +249,12 @@ class _Job:
         return Chosen(name, ready, rate, ratio, rows, tuple(self.work.notes))
 
     def _remember(self, name: str, ready: Ready) -> None:
-        rows = [
-            trial.row for trial in self.trials.values() if trial.row.images_per_second or trial.row.verdict
-        ]
-        if not rows:
-            return
+        # What failed may have failed for want of room, and may go the next time.
+        rows = [trial.row for trial in self.trials.values() if trial.row.agreement is not None]
         took = {trial.way.name: trial.own for trial in self.trials.values() if trial.ready}
-        remembered.note_setups({**took, **({ONNX: self.work.writing} if self.work.writing > 0.5 else {})})
+        if took:
+            written = {ONNX: self.work.writing} if self.work.writing > 0.5 else {}
+            remembered.note_setups({**took, **written})
         if self.file is None or self.mode not in MODES:
             return
         notes = [

@@ -107,6 +107,10 @@ class Exported(Answering):
         return pixels.reshape(*pixels.shape[:2], -1)
 
     def _said(self, pictures: np.ndarray) -> Given:
+        if self.mirror and self.graph.whole:  # the crop would lie elsewhere where its margin is odd
+            raise ArgumentError(
+                "an export that resizes cannot look at pictures mirrored; leave out --mirror, or export with --square"
+            )
         sides = (pictures, np.ascontiguousarray(pictures[:, :, ::-1])) if self.mirror else (pictures,)
         given = np.mean([self.graph.run(side).astype(np.float64) for side in sides], axis=0)
         return Given(np.empty((len(given), 0)), given, np.empty((len(given), 0), np.float32))
@@ -192,6 +196,10 @@ def _export(folder: Path, mode: str) -> Exported:
         )
     if mode not in ("auto", "exact", library):
         raise ArgumentError(f"an export to {library} is run by {library}; leave out --engine {mode}")
+    if mode == "exact" and told.get("int8"):
+        raise ArgumentError(
+            f"{folder} computes in 8 bits; give the classifier it was made from, or leave out --engine"
+        )
     if not file.is_file():
         raise CheckpointError(f"{file} is not there; export the model anew")
     try:

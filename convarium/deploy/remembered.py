@@ -158,7 +158,11 @@ def remember(model_file: Path, mode: str, rows: Sequence[Mapping[str, Any]], cou
     folder = folder_of(model_file)
     if folder is None:
         return f"{model_file} cannot be read"
-    made = {"machine": processor.fingerprint(), "versions": processor.versions()}
+    made = {
+        "machine": processor.fingerprint(),
+        "versions": processor.versions(),
+        "allowed": processor.threads(),
+    }
     new = [{**row, **made} for row in rows]
     try:
         storage.make_folder(folder)
@@ -167,11 +171,13 @@ def remember(model_file: Path, mode: str, rows: Sequence[Mapping[str, Any]], cou
             replaced = {_key(row) for row in new}
             old = [row for row in content.get("rows", []) if _key(row) not in replaced]
             # Those of other versions will never be true again; those of other machines may share the folder.
-            old = [row for row in old if row["machine"] != made["machine"] or _here(row)]
+            old = [
+                row for row in old if row["machine"] != made["machine"] or row["versions"] == made["versions"]
+            ]
             decided = dict(content.get("decided", {})) if old else {}
             decided[mode] = max(count, decided.get(mode, 0))
             _write(folder / _VERDICTS, {"decided": decided, "rows": [*old, *new]})
-    except (ConvariumError, OSError, Timeout) as error:
+    except (ConvariumError, OSError, NotImplementedError, Timeout) as error:
         return f"what was measured is not kept for the next time: {error}"
     return ""
 
@@ -223,7 +229,7 @@ def note_setups(measured: Mapping[str, float]) -> None:
         measured: seconds.
     """
     path = storage.cache_folder() / "engines" / _SETUPS
-    with suppress(ConvariumError, OSError, Timeout):
+    with suppress(ConvariumError, OSError, NotImplementedError, Timeout):
         storage.make_folder(path.parent)
         with _alone(path.parent):
             content = _read(path)
@@ -272,11 +278,11 @@ def _fits(row: Mapping[str, Any], mode: str) -> bool:
 
 def _here(row: Mapping[str, Any]) -> bool:
     same = row["machine"] == processor.fingerprint() and row["versions"] == processor.versions()
-    return bool(same and row["threads"] == processor.threads())
+    return bool(same and row["allowed"] == processor.threads())
 
 
 def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    return tuple(row[name] for name in ("name", "batch", "threads", "machine"))
+    return tuple(row[name] for name in ("name", "batch", "allowed", "machine"))
 
 
 _NEEDED = {"name", "library", "numbers", "batch", "threads", "agrees", "images_per_second", "setup"}
@@ -289,7 +295,9 @@ def _read(path: Path) -> dict[str, Any]:
         content = told["content"]
         if told["format"] != _FORMAT or told["sha256"] != _checksum(content):
             return {}
-        if not all(row.keys() >= {*_NEEDED, "machine", "versions"} for row in content.get("rows", [])):
+        if not all(
+            row.keys() >= {*_NEEDED, "machine", "versions", "allowed"} for row in content.get("rows", [])
+        ):
             return {}
         return dict(content)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
