@@ -132,7 +132,7 @@ class Classifier(Answering):
         return Scored(pictures, joined(self._given(batches)))
 
     def hasten(self, sources: Sequence[Source], mode: str = "auto", file: Path | None = None) -> list[str]:
-        """Run from now on in the fastest way that agrees, found on the first of some pictures that can be read.
+        """Run from now on in the fastest way that agrees, found on some of the pictures that can be read.
 
         Args:
             sources: the pictures that are to be answered; their number decides what may be tried.

@@ -32,7 +32,7 @@ PAYS_STILL = {"torch": 5.0, "openvino": 5.0, "onnxruntime": 5.0, "compile": 20.0
 """The same once another way is faster than the plain one: less can be won. Compiling wins a tenth at most then."""
 
 MEASURING = 5.0
-"""Seconds of timing and comparing at most, set-ups not counted (but each way that is tried runs once)."""
+"""Seconds of timing at most; set-ups are not counted, nor what is needed to compare `CHECKED` pictures."""
 
 WRITING = 5.0
 """Seconds that writing a network as an ONNX file takes, where it was never measured."""
