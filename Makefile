@@ -22,8 +22,9 @@ demo: .venv/installed-core
 	.venv/bin/convarium demo
 
 # A process for each core, with one thread: two threads that share small networks mostly wait for each other.
+# A process that dies fails the run: xdist can wait for ever after it has replaced one.
 test: .venv/installed-dev
-	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile --max-worker-restart=0
 
 check: .venv/installed-dev
 	.venv/bin/python -m ruff check .

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -144,6 +145,20 @@ def test_list_and_show_are_for_reading_and_for_machines(convarium):
     lines = convarium("show", "lenet5_1998", "--json").stdout.splitlines()
     assert json.loads(lines[0])["parameters"] == 60_000
     assert any(json.loads(line)["output"] == [16, 10, 10] for line in lines[1:])
+
+
+def test_whoever_stops_reading_gets_no_complaint():
+    command = [*COMMAND, "list", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as listing:
+        listing.stdout.close()
+        messages = listing.stderr.read()
+    assert listing.returncode == 1 and messages == b""
+
+
+def test_a_broken_pipe_stays_an_error_and_is_no_death(convarium):
+    # Were a broken pipe deadly, a run would end without a word when a compiler's helper process has gone.
+    assert convarium("list").returncode == 0
+    assert signal.getsignal(signal.SIGPIPE) is signal.SIG_IGN
 
 
 def test_help_does_not_import_torch():

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import importlib
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -18,21 +17,6 @@ from contextlib import suppress
 import typer
 
 from convarium.errors import ConvariumError, Interrupted
-
-READERS = (
-    "list",
-    "show",
-    "cost",
-    "formula",
-    "memory",
-    "fit",
-    "evaluate",
-    "predict",
-    "weights",
-    "doctor",
-    "compare-runs",
-)
-"""Verbs that only read: they end quietly when nobody reads their output any more, as Unix tools do."""
 
 _app = typer.Typer(
     name="convarium",
@@ -106,11 +90,13 @@ def main() -> None:
         if stream is not None:  # as when the caller closed it
             # A name that the terminal cannot show must not end a run.
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    if hasattr(signal, "SIGPIPE") and sys.argv[1:2] and sys.argv[1] in READERS:
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:
         _register(sys.argv[1:])
-        _app()
+        try:
+            _app()
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()
     except Interrupted as error:
         _say(str(error))
         raise SystemExit(128 + error.signal) from None
@@ -123,6 +109,10 @@ def main() -> None:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EIO, errno.EPIPE) or error.filename:
             raise
+        if error.errno == errno.EPIPE:
+            # Quietly, as Unix tools end when nobody reads on; but never by the signal, which would also end a run
+            # whose helper process, as a compiler's, has gone.
+            os._exit(1)
         _say(f"error: the output cannot be written: {error.strerror}")
         os._exit(2)  # what is still buffered cannot be written either, and Python would complain
     except Exception:
