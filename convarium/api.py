@@ -15,6 +15,7 @@ from torch import nn
 from convarium import beginning, classifier, sitting
 from convarium.classifier import Classifier
 from convarium.errors import ArgumentError, RunError
+from convarium.judge.answers import NAME, read_answers, write_answers
 from convarium.judge.intervals import Proportion
 from convarium.judge.metrics import Metrics
 from convarium.models import front
@@ -249,8 +250,8 @@ def train_folds(
     Args:
         data: a folder of class folders without parts.
         model: name of a network.
-        out: folder of the runs; a new one below runs/ where None. What is there of an earlier, interrupted call with
-            the same settings is gone on with.
+        out: folder of the runs, and of answers.csv, where each picture is judged by the run that had not seen it; a new
+            one below runs/ where None. What is there of an interrupted call with the same settings is gone on with.
         folds: parts.
         quiet: say nothing about progress.
         asked: as for `train`.
@@ -275,6 +276,7 @@ def train_folds(
             runs.append(resume(place.folder, quiet))
         else:
             runs.append(train(data, model, place.folder, fold=(number, folds), quiet=quiet, **asked))
+    write_answers(folder / NAME, [answer for run in runs for answer in read_answers(run.folder / NAME)])
     return Folds(folder, tuple(runs))
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import convarium
-from convarium import beginning, storage
+from convarium import api, beginning, storage
 from convarium.deploy import engine
 from convarium.errors import ArgumentError, DataError, Interrupted, RunError
 from convarium.training.signals import Stop
@@ -200,16 +200,18 @@ def test_a_file_that_tells_nothing_gets_imagenets_preprocessing_and_a_note(tmp_p
 
 def test_folds_hold_out_every_picture_once(tmp_path):
     data = squares(tmp_path / "data", ("a", "b"), each=10)
-    done = convarium.api.train_folds(data, out=tmp_path / "runs", folds=2, size=16, epochs=2, **QUICK)
+    done = api.train_folds(data, out=tmp_path / "runs", folds=2, size=16, epochs=2, **QUICK)
     assert [run.folder.name for run in done.runs] == ["fold0", "fold1"]
     seen = [(run.folder / "answers.csv").read_text().splitlines()[1:] for run in done.runs]
-    keys = [line.split(",")[0] for lines in seen for line in lines]
+    joined = (done.folder / "answers.csv").read_text().splitlines()[1:]
+    assert joined == [line for lines in seen for line in lines]
+    keys = [line.split(",")[0] for line in joined]
     assert sorted(keys) == sorted(f"{c}/{n:03}.png" for c in "ab" for n in range(10))
     assert done.top1.count == 20
-    again = convarium.api.train_folds(data, out=tmp_path / "runs", folds=2, size=16, epochs=2, **QUICK)
+    again = api.train_folds(data, out=tmp_path / "runs", folds=2, size=16, epochs=2, **QUICK)
     assert again.to_dict() == done.to_dict()
     with pytest.raises(RunError, match="other settings \\(recipe\\)"):
-        convarium.api.train_folds(data, out=tmp_path / "runs", folds=2, size=16, epochs=3, **QUICK)
+        api.train_folds(data, out=tmp_path / "runs", folds=2, size=16, epochs=3, **QUICK)
 
 
 def test_data_with_parts_is_not_divided_into_folds(tmp_path):
