@@ -18,6 +18,7 @@ from convarium.classifier import Classifier
 from convarium.cli import answer_file, predict
 from convarium.data.preprocessing import Preprocessing
 from convarium.deploy import job
+from convarium.errors import ArgumentError
 from convarium.judge.scoring import BATCH
 from convarium.models import create
 from tests.reference import randomise
@@ -57,14 +58,14 @@ def run(made, capfd, monkeypatch, tmp_path):
     """`convarium predict` of all pictures to a file: status and what was said."""
     from convarium.cli import main
 
-    def once(out, *arguments, model="m.safetensors", names=None):
+    def once(out, *arguments, model="m.safetensors", names=None, hasten=lambda *asked: []):
         content = made[0] / "names" if names is None else names
         with Path(content).open("rb") as stdin, monkeypatch.context() as patch:
             patch.setattr(sys, "stdin", type("In", (), {"buffer": stdin}))
             patch.setattr(
                 sys, "argv", ["convarium", "predict", str(made[0] / model), "-", "-o", str(out), *arguments]
             )
-            patch.setattr(Classifier, "hasten", lambda *args: [])
+            patch.setattr(Classifier, "hasten", hasten)
             with pytest.raises(SystemExit) as end:
                 main()
         return int(end.value.code or 0), capfd.readouterr().err
@@ -204,6 +205,24 @@ def test_answers_of_something_else_are_not_gone_on_with(run, tmp_path, arguments
     status, said = run(out, *arguments, **changes)
     assert status == 2 and words in said and "Traceback" not in said
     assert out.read_bytes() == before
+
+
+def test_answers_whose_way_is_gone_are_not_gone_on_with_by_another(run, tmp_path, monkeypatch):
+    def gone(clf, sources, engine, file):
+        raise ArgumentError(
+            f"{engine} cannot be taken here: openvino is not installed; --engine auto takes what can"
+        )
+
+    out = tmp_path / "a.jsonl"
+    with monkeypatch.context() as patch:
+        stop_after(patch, 1)
+        run(out)
+    about = out.with_name("a.jsonl.about.json")
+    about.write_text(json.dumps({**json.loads(about.read_text("utf-8")), "engine": "openvino-bf16"}), "utf-8")
+    before = out.read_bytes()
+    status, said = run(out, "--resume", hasten=gone)
+    assert status == 2 and "computed by openvino-bf16" in said and "openvino is not installed" in said
+    assert "auto" not in said and out.read_bytes() == before
 
 
 def test_answers_for_other_pictures_are_not_gone_on_with(run, made, tmp_path):

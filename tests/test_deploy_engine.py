@@ -307,6 +307,21 @@ def test_what_was_measured_is_taken_the_next_time_without_measuring(lenet, only,
     assert found.name == "right" and found.needs_torch and found.row["images_per_second"] > 0
 
 
+def test_a_way_that_does_not_set_up_any_more_is_told_where_named_and_passed_over_where_not(lenet, only, file):
+    def broken(work, batch, threads):
+        raise OSError("libright.so is not there")
+
+    only(quick("right"))
+    choose(lenet, pictures(lenet), 10**5, file=file)
+    only(replace(quick("right"), make=broken))
+    with pytest.raises(
+        ArgumentError, match="right cannot be set up any more: libright.so is not there; --engine"
+    ):
+        choose(lenet, pictures(lenet), 10**5, "right", file=file)
+    found = choose(lenet, pictures(lenet), 10**5, file=file)
+    assert found.name == PLAIN and "libright.so" in found.notes[0]
+
+
 def test_set_ups_that_were_measured_decide_the_next_time(lenet, only, file):
     made = []
     remembered.note_setups({"other": 10.0**6})

@@ -71,7 +71,7 @@ def run(
         job = _job(Path(model), sources, kind, top, len(told["classes"]) if told else top, mirror, engine)
         with AnswerFile(out, job, lambda: map(_named, sources), resume) as file:
             if not file.complete:
-                clf = _answering(model, file.engine or engine, sources)
+                clf = _going_on(model, engine, sources, file)
                 _answered(clf, sources, top, mirror, file.write, file)
             file.finish()
             bad = f", of which {file.unreadable:,} could not be read" if file.unreadable else ""
@@ -126,6 +126,22 @@ def _answering(model: str, engine: str, sources: Sequence[Source]) -> Answering:
     for note in clf.hasten(sources, engine, Path(model)):
         print(f"note: {note}", file=sys.stderr)
     return clf
+
+
+def _going_on(model: str, engine: str, sources: Sequence[Source], file: AnswerFile) -> Answering:
+    """What answers by the same way as the answers that are in the file."""
+    from convarium.errors import ArgumentError, MissingExtra, RunError
+
+    try:
+        return _answering(model, file.engine or engine, sources)
+    except (ArgumentError, MissingExtra) as error:
+        if file.engine is None:
+            raise
+        reason = str(error).split(";")[0]
+        raise RunError(
+            f"the answers in {file.path} were computed by {file.engine}, and the rest cannot be ({reason}); mend that, "
+            "or remove the file and start again"
+        ) from error
 
 
 def _refuse(model: str) -> None:

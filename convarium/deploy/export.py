@@ -287,8 +287,12 @@ def must_be_free(folder: Path, source: Path | None) -> None:
 
 
 def placed(exported: Exported, staging: Path) -> Exported:
-    """Move what is finished into its folder, model.json last."""
+    """Move what is finished into its folder; until model.json is whole, nobody takes the folder for an export."""
     folder = storage.make_folder(exported.folder)
+    storage.write_text(folder / ABOUT, json.dumps({"convarium_export": FORMAT, "finished": False}) + "\n")
+    for name in {*FILES.values(), *(name for names in BESIDE.values() for name in names)} - {*exported.files}:
+        with contextlib.suppress(OSError):
+            (folder / name).unlink()  # of an earlier export
     for name in exported.files:
         storage.write(folder / name, functools.partial(shutil.copyfile, staging / name))
     text = json.dumps(exported.about, ensure_ascii=False, indent=1)

@@ -236,7 +236,12 @@ class _Job:
             trial = self.trials.get(name)
             ready = self.plain if name == PLAIN else (trial and trial.ready) or self._make(way)
         except Exception as error:  # as a library that does not load any more: it agreed once
-            self.work.notes.append(f"{name} cannot be set up any more: {str(error).strip().splitlines()[:1]}")
+            reason = (
+                f"{name} cannot be set up any more: {(str(error).strip() or repr(error)).splitlines()[0]}"
+            )
+            if self.mode not in MODES:
+                raise ArgumentError(f"{reason}; --engine auto takes what can") from error
+            self.work.notes.append(reason)
             del self.rates[name]
             return self._chosen(
                 min({PLAIN: 0.0, **self.rates}, key=lambda n: self._cost(n) if n in self.rates else 1e9)
