@@ -228,7 +228,7 @@ def test_the_file_tells_what_it_is(tmp_path):
 def test_openvino_s_file_tells_what_it_is_and_keeps_its_weights_whole(tmp_path):
     clf = classifier(create("lenet5"), fit="pad")
     done = exported(clf, "openvino", tmp_path / "out", dynamic=True)
-    model = silent.openvino().Core().read_model(done.folder / "model.xml")
+    model = silent.core().read_model(done.folder / "model.xml")
     told = json.loads(model.get_rt_info(["convarium"]).astype(str))
     assert told == json.loads((done.folder / "model.json").read_text("utf-8")) == done.about
     assert told["classes"] == list(clf.classes) and told["file"] == "model.xml"

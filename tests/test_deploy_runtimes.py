@@ -48,14 +48,17 @@ def model(lenet, tmp_path_factory):
 def compiling(monkeypatch):
     """How often OpenVINO reads a model to compile it."""
     counted = []
-    core = silent.openvino().Core
+    core = silent.core()
 
-    class Counting(core):
+    class Counting:
         def read_model(self, *arguments):
             counted.append(arguments)
-            return super().read_model(*arguments)
+            return core.read_model(*arguments)
 
-    monkeypatch.setattr(silent.openvino(), "Core", Counting)
+        def __getattr__(self, name):
+            return getattr(core, name)
+
+    monkeypatch.setattr(silent, "core", Counting)
     return counted
 
 
@@ -182,3 +185,32 @@ def test_what_is_remembered_runs_without_torch(lenet, tmp_path, monkeypatch):
         text=True,
     )
     assert done.stdout.strip() == "openvino-fp32 (3, 4) []", done.stderr
+
+
+ON_ANOTHER_STACK = """
+import ctypes, faulthandler, gc, re, sys
+from pathlib import Path
+from convarium.deploy import runtimes
+
+class Stack(ctypes.Structure):
+    _fields_ = [("start", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t)]
+
+faulthandler.enable()
+first, second = (runtimes.openvino(Path(sys.argv[1]), "float32", batch, 1) for batch in (1, 2))
+del first
+gc.collect()
+del second
+gc.collect()
+stack = Stack()
+assert ctypes.CDLL(None).sigaltstack(None, ctypes.byref(stack)) == 0
+maps = re.findall("^([0-9a-f]+)-([0-9a-f]+) rw", Path("/proc/self/maps").read_text(), re.M)
+top = stack.start + stack.size - 1
+print(any(int(low, 16) <= top < int(high, 16) for low, high in maps))
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc/self/maps")
+def test_signals_can_still_be_handled_after_networks_have_gone(model):
+    command = [sys.executable, "-c", ON_ANOTHER_STACK, model]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.stdout == "True\n", done.stderr

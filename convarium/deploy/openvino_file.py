@@ -59,7 +59,7 @@ def read(content: bytes) -> Any:
         ArgumentError: an operator that OpenVINO does not take so, as a window larger than its picture.
     """
     try:
-        model = silent.openvino().Core().read_model(content)
+        model = silent.core().read_model(content)
     except RuntimeError as error:
         said = str(error).partition("Summary:")[0].strip().splitlines() or [""]
         raise ArgumentError(
@@ -99,5 +99,5 @@ def runner(model: Any, batch: int | None = None) -> Run:
     if batch is not None:
         model = model.clone()
         model.reshape([batch, *list(model.input(0).partial_shape)[1:]])
-    compiled = silent.openvino().Core().compile_model(model, "CPU", EXACT)
+    compiled = silent.core().compile_model(model, "CPU", EXACT)
     return lambda pictures: compiled(pictures)[0]

@@ -223,7 +223,6 @@ def _by_onnxruntime(file: Path) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def _by_openvino(file: Path) -> Callable[[np.ndarray], np.ndarray]:
-    library = silent.openvino()
     # bfloat16, which it takes by default where the processor has it, would not be what was exported.
     settings = {
         "INFERENCE_PRECISION_HINT": "f32",
@@ -231,7 +230,7 @@ def _by_openvino(file: Path) -> Callable[[np.ndarray], np.ndarray]:
         "INFERENCE_NUM_THREADS": processor.threads(),
     }
     try:
-        request = library.Core().compile_model(file, "CPU", settings).create_infer_request()
+        request = silent.core().compile_model(file, "CPU", settings).create_infer_request()
     except Exception as error:  # of its own kinds, or a RuntimeError
         raise CheckpointError(f"{runtimes.unusable(file, error)}; export the model anew") from error
 

@@ -95,7 +95,7 @@ def openvino(model: Path, numbers: str, batch: int, threads: int, cache: Path | 
             return imported(kept, numbers, batch, threads)
         except CheckpointError:  # as of another build with the same version: compiled anew below
             pass
-    core, settings = silent.openvino().Core(), _settings(numbers, threads)
+    core, settings = silent.core(), _settings(numbers, threads)
     try:
         network = core.read_model(model)
         network.reshape([batch, *list(network.input(0).partial_shape)[1:]])
@@ -121,7 +121,7 @@ def imported(kept: bytes, numbers: str, batch: int, threads: int) -> Ready:
     """
     try:
         # Settings must be told again: what was compiled for float32 would otherwise run in bfloat16.
-        compiled = silent.openvino().Core().import_model(kept, "CPU", _settings(numbers, threads))
+        compiled = silent.core().import_model(kept, "CPU", _settings(numbers, threads))
         told = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
     except MissingExtra:
         raise

@@ -1,4 +1,4 @@
-"""OpenVINO, imported without its converter: that one reports each import to its makers, and takes time.
+"""OpenVINO: one core a process, imported without its converter, which reports each import to its makers.
 
 `openvino` imports `openvino.tools.ovc` last, and does without where it is not there; importing that sends an event
 to Google Analytics and leaves a folder in the user's home. What Convarium needs of OpenVINO is not in it.
@@ -6,6 +6,7 @@ to Google Analytics and leaves a folder in the user's home. What Convarium needs
 
 from __future__ import annotations
 
+import functools
 import importlib
 import sys
 import threading
@@ -38,3 +39,16 @@ def openvino() -> ModuleType:
         finally:
             if absent:
                 del modules[_CONVERTER]
+
+
+@functools.cache
+def core() -> Any:
+    """The core, one for the whole process, which is never given up.
+
+    Its processor plugin moves the stack that signal handlers run on. Where several are made and go in another order
+    than they came, or in another thread, that stack is freed while in use, and the next Ctrl-C crashes the process.
+
+    Raises:
+        MissingExtra: it is not installed.
+    """
+    return openvino().Core()
