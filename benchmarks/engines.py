@@ -4,10 +4,13 @@ torchvision's network is eager, float32 and contiguous, in a process of its own 
 one whose allocator keeps freed memory. Ours run as `convarium predict` runs them, which keeps freed memory too, and
 begin with uint8 pictures: normalisation counts for ours and not for torchvision. Each turn is a batch, or as many as
 take a fifth of a second; the processes take turns, round after round, and figures are medians. `auto` is the way that
-was chosen, in the same run, for a million pictures; `exact` the same among those of float32. Weights are random, so
-what agrees here says nothing of trained networks: `convarium engines MODEL PICTURES` does.
+was chosen, in the same run, for a million pictures; `exact` the same among those of float32. `openvino-int8` is what
+`convarium quantise` writes where all parts may be rounded; it is not chosen by `auto`. Weights are random, so what
+agrees here says nothing of trained networks: `convarium engines MODEL PICTURES` does.
 
-    python -m benchmarks.engines [--only NAME ...] [--quick] [--rounds 7] [--json FILE]
+    python -m benchmarks.engines [--only NAME ...] [--quick] [--int8] [--rounds 7] [--json FILE]
+
+`--int8` measures the 8-bit form alone.
 """
 
 from __future__ import annotations
@@ -41,6 +44,7 @@ GOALS: dict[str, tuple[float, float | None]] = {
     "convnext_tiny": (5.0, 2.8),
     "vit_b_16": (4.2, None),
 }
+INT8 = {"resnet50": 24.0, "vgg16": 24.0, "densenet121": 18.0}
 EXACT = {name: 2.0 for name in GOALS if name not in ("convnext_tiny", "vit_b_16")}
 LARGE = {"vit_b_16": 8}
 TURN = 0.2  # seconds
@@ -56,22 +60,24 @@ def main() -> None:
     )
     parser.add_argument("--only", nargs="+", choices=list(GOALS), default=list(GOALS))
     parser.add_argument("--quick", action="store_true", help="without torch.compile, two rounds")
+    parser.add_argument("--int8", action="store_true", help="of ours, the 8-bit form alone")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     found = []
     for name in asked.only:
         for batch in (LARGE.get(name, 32), 1):
-            found.append(network(name, batch, 2 if asked.quick else asked.rounds, asked.quick))
+            form = "int8" if asked.int8 else "quick" if asked.quick else "all"
+            found.append(network(name, batch, 2 if asked.quick else asked.rounds, form))
             report(found[-1])
             if asked.json:
                 asked.json.write_text(json.dumps(found, indent=1))
     summary(found)
 
 
-def network(name: str, batch: int, rounds: int, quick: bool) -> dict[str, Any]:
+def network(name: str, batch: int, rounds: int, form: str) -> dict[str, Any]:
     """Everything of one network at one batch."""
-    servers = [Server(kind, name, batch, quick) for kind in ("as users run it", "memory kept", "ours")]
+    servers = [Server(kind, name, batch, form) for kind in ("as users run it", "memory kept", "ours")]
     try:
         told = [server.ask("ready") for server in servers]
         ours = told[-1]
@@ -107,12 +113,12 @@ class Server:
     kind: str
     name: str
     batch: int
-    quick: bool
+    form: str
 
     def __post_init__(self) -> None:
         context = multiprocessing.get_context("spawn")
         self.pipe, other = context.Pipe()
-        arguments = (other, self.kind, self.name, self.batch, self.quick)
+        arguments = (other, self.kind, self.name, self.batch, self.form)
         self.process = context.Process(target=serve, args=arguments, daemon=False)
         self.process.start()
 
@@ -128,7 +134,7 @@ class Server:
         self.process.join()
 
 
-def serve(pipe: Connection, kind: str, name: str, batch: int, quick: bool) -> None:
+def serve(pipe: Connection, kind: str, name: str, batch: int, form: str) -> None:
     """Set up, say what there is, then time what is asked for."""
     import torch
     import torchvision
@@ -147,7 +153,7 @@ def serve(pipe: Connection, kind: str, name: str, batch: int, quick: bool) -> No
     calls: dict[str, Callable[[], object]] = {}
     told: dict[str, Any] = {}
     if kind == "ours":
-        told = ours(net, theirs, pictures, batch, quick, calls)
+        told = ours(net, theirs, pictures, batch, form, calls)
     else:
         x = normalised(pictures[:batch])
         theirs.eval()
@@ -162,7 +168,7 @@ def ours(
     theirs: Any,
     pictures: np.ndarray,
     batch: int,
-    quick: bool,
+    form: str,
     calls: dict[str, Callable[[], object]],
 ) -> dict[str, Any]:
     """All ways of ours, set up; and which of them were chosen."""
@@ -175,7 +181,7 @@ def ours(
     from convarium.deploy.engine import choose
     from convarium.deploy.measuring import filled, tried
     from convarium.deploy.scored import Workpiece
-    from convarium.deploy.ways import ways
+    from convarium.deploy.ways import PLAIN, ways
 
     clf = Classifier(
         net, [str(i) for i in range(1000)], Preprocessing(size=SIZE, mean=MEAN, std=STD), device="cpu"
@@ -187,7 +193,7 @@ def ours(
     work, expected, remarks = Workpiece(clf, remembered.folder_of(file)), None, {}
     full = filled(pictures, batch)
     for way in ways(clf):
-        if quick and way.name.startswith("compile"):
+        if (form == "quick" and way.name.startswith("compile")) or (form == "int8" and way.name != PLAIN):
             continue
         trial = tried(way, work, pictures, batch, expected)
         expected = expected or trial.answers
@@ -198,10 +204,26 @@ def ours(
     with torch.inference_mode():
         truth = theirs.eval()(normalised(pictures)).numpy()
     apart = float(np.linalg.norm(expected[0] - truth) / np.linalg.norm(truth))  # type: ignore[index]
-    count = 3_000 if quick else 1_000_000
+    if form != "quick":
+        calls["openvino-int8"] = in_8_bits(clf, pictures, full, batch)
+    if form == "int8":
+        return {"auto": PLAIN, "exact": PLAIN, "remarks": {}, "apart": apart, "machine": str(this_machine())}
+    count = 3_000 if form == "quick" else 1_000_000
     modes = ("auto", "exact")
     chosen = {mode: choose(clf, pictures, count, mode, batch=batch, file=file).name for mode in modes}
     return {**chosen, "remarks": remarks, "apart": apart, "machine": str(this_machine())}
+
+
+def in_8_bits(clf: Any, pictures: np.ndarray, full: np.ndarray, batch: int) -> Callable[[], object]:
+    """The network with all parts rounded, ranges taken from the same pictures."""
+    from convarium.deploy import export, int8, onnx_file
+
+    answer = export.Answer(clf.net, clf.preprocessing, 1.0, False)
+    about = export.told(clf.net, clf.classes, clf.preprocessing, {}, "openvino")
+    maker = int8.OpenVINO(export.traced(onnx_file.model, answer, clf.preprocessing, True, about, "openvino"))
+    run = maker.run(maker.rounded(np.ascontiguousarray(pictures.transpose(0, 2, 3, 1))), batch)
+    squares = np.ascontiguousarray(full.transpose(0, 2, 3, 1))
+    return lambda: run(squares)
 
 
 def normalised(pictures: np.ndarray) -> Any:
@@ -239,17 +261,21 @@ def report(found: dict[str, Any]) -> None:
 def summary(everything: list[dict[str, Any]]) -> None:
     """What was asked for, and what was reached."""
     print("\nratio to torchvision in the same run; in brackets to the same with freed memory kept")
-    print(f"{'network':<20} batch  {'auto took':<18} {'auto':>6} {'':>8}  goal  of best  {'exact':>6}  goal")
+    marks = f"{'auto':>6} {'':>8}  goal  of best  {'exact':>6}  goal  {'int8':>6}  goal"
+    print(f"{'network':<20} batch  {'auto took':<18} {marks}")
     for found in everything:
         name, batch, ratios = found["network"], found["batch"], found["ratios"]
         goal = GOALS[name][batch == 1]
-        auto, best = ratios.get(found["auto"], float("nan")), max(ratios.values())
+        eight = ratios.get("openvino-int8", float("nan"))
+        auto = ratios.get(found["auto"], float("nan"))
+        best = max(ratio for way, ratio in ratios.items() if way != "openvino-int8")
         exact = ratios.get(found["exact"], float("nan"))
         wanted = EXACT.get(name) if batch > 1 else None
         kept = f"({auto / found['memory_kept']:.2f})"
         print(
             f"{name:<20} {batch:>5}  {found['auto']:<18} {auto:>6.2f} {kept:>8}"
-            f"  {goal or '':>4}  {auto / best:>7.2f}  {exact:>6.2f}  {wanted or ''}"
+            f"  {goal or '':>4}  {auto / best:>7.2f}  {exact:>6.2f}  {wanted or '':>4}"
+            f"  {eight:>6.2f}  {INT8.get(name, '') if batch > 1 else ''}"
         )
 
 

@@ -1,4 +1,4 @@
-"""From sources of pictures to answers in their order: decoded ahead by threads, computed in batches, never all held.
+"""From sources of pictures to answers in their order: computed in batches, never all held.
 
 Nothing here needs torch: a network is whatever turns prepared pictures into scores.
 """
@@ -6,10 +6,7 @@ Nothing here needs torch: a network is whatever turns prepared pictures into sco
 from __future__ import annotations
 
 import json
-import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -18,6 +15,7 @@ import numpy as np
 from PIL import Image
 from safetensors import SafetensorError, safe_open
 
+from convarium.data.ahead import WANTED, Group, Source, grouped
 from convarium.data.pictures import PictureSet
 from convarium.data.preprocessing import Preprocessing
 from convarium.errors import ArgumentError, DataError, PictureError
@@ -26,15 +24,6 @@ from convarium.judge.outliers import Outlier
 
 FORMAT = 1
 KEY = "convarium"  # of the entry in a classifier's file
-
-Source = str | Path | Image.Image | np.ndarray
-WANTED = "give paths, PIL pictures or uint8 arrays, one or several"
-
-AHEAD = 2
-"""Batches that are decoded at most while one is computed."""
-
-UNREADABLE = 16
-"""Sources in a batch, as a multiple of its pictures, after which it is computed although it is not full."""
 
 
 class Guess(NamedTuple):
@@ -101,6 +90,21 @@ class Scored:
         return self.given.probabilities
 
 
+@dataclass(frozen=True)
+class Features:
+    """What a network makes of pictures before it tells classes.
+
+    Args:
+        paths: N, of the pictures that could be read; empty where they were given as pixels.
+        values: float32 (N, D), what the last layer is given.
+        damaged: path and reason of each other.
+    """
+
+    paths: tuple[str, ...]
+    values: np.ndarray
+    damaged: tuple[tuple[str, str], ...] = ()
+
+
 class Engine(Protocol):
     """A way to run a network: prepared pictures (n, C, H, W), n <= batch, to scores (n, classes), features (n, D)."""
 
@@ -108,13 +112,6 @@ class Engine(Protocol):
     def batch(self) -> int: ...
 
     def __call__(self, pictures: np.ndarray, /) -> tuple[np.ndarray, np.ndarray]: ...
-
-
-class Group(NamedTuple):
-    """Some sources in their order: path of each, and why it cannot be read or None; pixels of those that can."""
-
-    entries: list[tuple[str, str | None]]
-    pictures: np.ndarray | None
 
 
 class Answering:
@@ -162,7 +159,7 @@ class Answering:
         Returns:
             One prediction a picture, in the order asked; one that cannot be read has an `error` and no guesses.
         """
-        if isinstance(pictures, str | Path | Image.Image | np.ndarray):
+        if isinstance(pictures, Source):
             pictures = [pictures]
         return list(self.stream(pictures, top))
 
@@ -205,6 +202,37 @@ class Answering:
             Groups in the order asked.
         """
         return grouped(pictures, self._prepare, self.batch)
+
+    def features(self, pictures: Source | Iterable[Source]) -> Features:
+        """What the network makes of some pictures before it tells classes, as for a search or another classifier.
+
+        Args:
+            pictures: as for `predict`.
+
+        Returns:
+            Rows of features in the order asked, and what could not be read.
+
+        Raises:
+            ArgumentError: this is an export, which gives probabilities only.
+            DataError: none can be read.
+        """
+        if isinstance(pictures, Source):
+            pictures = [pictures]
+        paths: list[str] = []
+        damaged: list[tuple[str, str]] = []
+        rows: list[np.ndarray] = []
+        for entries, pixels in self.groups(pictures):
+            if pixels is not None:
+                rows.append(self._said(pixels).features)
+                if not rows[0].shape[1]:
+                    raise ArgumentError("an export gives no features; give the classifier it was made from")
+            paths += [path for path, error in entries if error is None]
+            damaged += [(path, error) for path, error in entries if error is not None]
+        if not rows:
+            raise DataError(
+                "no picture can be read" + (f": {damaged[0][0]}: {damaged[0][1]}" if damaged else "")
+            )
+        return Features(tuple(paths), np.concatenate(rows), tuple(damaged))
 
     def score(self, pictures: PictureSet) -> Scored:
         """Probabilities of every picture of a set that can be read.
@@ -294,51 +322,6 @@ def softmax(scores: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     return scaled / scaled.sum(axis=1, keepdims=True)
 
 
-def grouped(
-    sources: Iterable[Source],
-    prepare: Callable[[Source], tuple[str, np.ndarray | None, str | None]],
-    batch: int,
-) -> Iterator[Group]:
-    """Decode pictures ahead of whoever takes them, a few batches far, and put them together.
-
-    Args:
-        sources: of any number; taken as they are needed.
-        prepare: path, pixels of one shape and None; or path, None and why it cannot be read. Called by threads.
-        batch: pictures in a group but the last; those that cannot be read are not counted.
-
-    Yields:
-        Groups in the order of the sources.
-    """
-    if not isinstance(sources, Iterable) or isinstance(sources, bytes):
-        raise ArgumentError(f"pictures = {sources!r}; {WANTED}")
-    entries: list[tuple[str, str | None]] = []
-    ready: list[np.ndarray] = []
-    for path, pixels, error in _decoded(sources, prepare, AHEAD * batch):
-        entries.append((path, error))
-        if pixels is not None:
-            ready.append(pixels)
-        if _full(len(ready), len(entries), batch):
-            yield Group(entries, np.stack(ready) if ready else None)
-            entries, ready = [], []
-    if entries:
-        yield Group(entries, np.stack(ready) if ready else None)
-
-
-def begun(readable: Iterable[bool], batch: int) -> int:
-    """How many of the first sources fill whole groups; with the next one a group begins.
-
-    Args:
-        readable: of each source whether it could be read.
-        batch: as for `grouped`.
-    """
-    whole = entries = ready = 0
-    for good in readable:
-        entries, ready = entries + 1, ready + good
-        if _full(ready, entries, batch):
-            whole, entries, ready = whole + entries, 0, 0
-    return whole
-
-
 def described(path: str | Path) -> dict[str, Any] | None:
     """What a file of ours says of itself; None where it is another's.
 
@@ -354,37 +337,3 @@ def described(path: str | Path) -> dict[str, Any] | None:
         return content if {"architecture", "classes", "preprocessing"} <= content.keys() else None
     except (SafetensorError, OSError, KeyError, ValueError, AttributeError):
         return None
-
-
-def _full(ready: int, entries: int, batch: int) -> bool:
-    return ready == batch or entries == UNREADABLE * batch
-
-
-def _decoded(
-    sources: Iterable[Source],
-    prepare: Callable[[Source], tuple[str, np.ndarray | None, str | None]],
-    ahead: int,
-) -> Iterator[tuple[str, np.ndarray | None, str | None]]:
-    """What `prepare` gives for each source, in order; while one is looked at, the next ones are worked on."""
-    workers = _cores() + 1  # one more, for the time in which one waits for the disk
-    ahead = max(ahead, 2 * workers)
-    coming: deque[Future[tuple[str, np.ndarray | None, str | None]]] = deque()
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            for source in sources:
-                coming.append(pool.submit(prepare, source))
-                if len(coming) > ahead:
-                    yield coming.popleft().result()
-            while coming:
-                yield coming.popleft().result()
-        finally:
-            for one in coming:
-                one.cancel()
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # macOS, Windows
-        return os.cpu_count() or 1

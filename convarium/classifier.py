@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from convarium import answering, storage
-from convarium.answering import FORMAT, KEY, Answering, Engine, Guess, Prediction, Scored, Source, described
+from convarium.answering import FORMAT, KEY, Answering, Engine, Guess, Prediction, Scored, described
+from convarium.data.ahead import Source
 from convarium.data.folders import PictureSet
 from convarium.data.loader import Loader
 from convarium.data.preprocessing import Preprocessing

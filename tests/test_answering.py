@@ -15,8 +15,10 @@ import torch
 from PIL import Image
 
 from convarium import answering
-from convarium.answering import Answering, begun, grouped
+from convarium.answering import Answering
 from convarium.classifier import Classifier
+from convarium.data import ahead
+from convarium.data.ahead import begun, grouped
 from convarium.data.preprocessing import Preprocessing
 from convarium.errors import ArgumentError, PictureError
 from convarium.judge.given import Given
@@ -59,7 +61,7 @@ def test_no_more_is_taken_than_a_few_batches_ahead():
     groups = grouped(endless, pixels_of, 10)
     for number in range(1, 6):
         next(groups)
-        assert next(taken) - number <= 10 * (number + answering.AHEAD) + 2 * 70  # threads of a large machine
+        assert next(taken) - number <= 10 * (number + ahead.AHEAD) + 2 * 70  # threads of a large machine
     groups.close()
 
 
@@ -73,7 +75,7 @@ def test_the_next_pictures_are_decoded_while_a_batch_is_computed():
     groups = grouped(range(100), noted, 10)
     next(groups)
     # Whoever computes takes nothing meanwhile; pictures come nevertheless.
-    for _ in range(10 * (1 + answering.AHEAD)):
+    for _ in range(10 * (1 + ahead.AHEAD)):
         assert decoded.acquire(timeout=10)
     groups.close()
 
@@ -88,7 +90,7 @@ def test_a_stream_that_is_left_stops_its_threads():
 
 def test_a_wall_of_unreadable_files_is_not_kept_until_it_ends():
     groups = grouped(itertools.chain([0], itertools.repeat("x", 10_000)), pixels_of, 4)
-    assert len(next(groups).entries) == 4 * answering.UNREADABLE
+    assert len(next(groups).entries) == 4 * ahead.UNREADABLE
     assert next(groups).pictures is None
 
 

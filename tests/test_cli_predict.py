@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convarium.answering import begun
 from convarium.classifier import Classifier
-from convarium.cli import answer_file, predict
+from convarium.cli import answer_file, asked, predict
+from convarium.data.ahead import begun
 from convarium.data.preprocessing import Preprocessing
 from convarium.deploy import job
 from convarium.errors import ArgumentError
@@ -175,7 +175,7 @@ def test_whole_answers_stay_and_only_the_begun_batch_is_computed_again(
 def test_a_finished_file_is_not_computed_again_where_resume_is_asked(run, whole, tmp_path, monkeypatch):
     out = tmp_path / "a.jsonl"
     run(out)
-    monkeypatch.setattr(predict, "_answering", None)
+    monkeypatch.setattr(asked, "answering", None)
     assert run(out, "--resume")[0] == predict.UNREADABLE
     assert out.read_bytes() == whole[".jsonl"]
 
@@ -277,7 +277,7 @@ def test_a_model_that_cannot_be_loaded_leaves_no_file(run, made, tmp_path, monke
     def broken(*args):
         raise answer_file.RunError("not today")
 
-    monkeypatch.setattr(predict, "_answering", broken)
+    monkeypatch.setattr(asked, "answering", broken)
     assert run(tmp_path / "a.jsonl")[0] == 2
     assert not list(tmp_path.iterdir())
 

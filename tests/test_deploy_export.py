@@ -62,7 +62,7 @@ def exported(clf, to, folder, **asked):
         known,
         to,
         folder,
-        reference=lambda files: verb._answers(clf, files),
+        reference=lambda files: verb.answers(clf, files),
         **asked,
     )
 

@@ -47,6 +47,7 @@ VERBS = {
     "evaluate": "evaluate.run",
     "compare-runs": "compare_runs.run",
     "predict": "predict.run",
+    "features": "features.run",
     "engines": "engines.run",
     "weights": "weights.run",
     "doctor": "doctor.run",

@@ -17,7 +17,8 @@ from types import TracebackType
 from typing import IO, Any
 
 from convarium import __version__, storage
-from convarium.answering import Prediction, begun
+from convarium.answering import Prediction
+from convarium.data.ahead import begun
 from convarium.errors import ArgumentError, RunError
 
 HEADER = ("path", "rank", "class", "index", "probability", "unsure", "error")

@@ -61,7 +61,7 @@ def run(
         },
         to,
         out or source.parent / f"export-{to}",
-        reference=lambda files: _answers(clf, files),
+        reference=lambda files: answers(clf, files),
         pictures=found,
         source=source,
         whole=whole,
@@ -110,7 +110,7 @@ def _pictures(asked: list[str], source: Path) -> tuple[list[Path], str]:
     return found, note
 
 
-def _answers(clf: Classifier, files: Sequence[Path]) -> Iterator[np.ndarray | None]:
+def answers(clf: Classifier, files: Sequence[Path]) -> Iterator[np.ndarray | None]:
     """The classifier's probabilities for each file, in the order of its classes."""
     import numpy as np
 

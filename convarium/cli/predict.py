@@ -7,7 +7,6 @@ import hashlib
 import itertools
 import json
 import os
-import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -16,9 +15,12 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from convarium.cli import asked
+
 if TYPE_CHECKING:
-    from convarium.answering import Answering, Prediction, Source
+    from convarium.answering import Answering, Prediction
     from convarium.cli.answer_file import AnswerFile, Job
+    from convarium.data.ahead import Source
 
 UNREADABLE = 3  # exit status when a picture could not be read
 
@@ -50,7 +52,6 @@ def run(
     """Say what is on pictures, in the order asked; exit status 3 when any could not be read."""
     from convarium.cli.answer_file import AnswerFile
     from convarium.costs.allocator import keep_freed_memory
-    from convarium.deploy import quick
     from convarium.errors import ArgumentError
 
     if as_json and as_csv:
@@ -58,18 +59,16 @@ def run(
     if resume and out is None:
         raise ArgumentError("--resume goes on with a file of answers; name it with -o")
     keep_freed_memory()
-    told = quick.described(Path(model))
-    if told is None:
-        _refuse(model)
-    sources = _sources(pictures, told is not None and told["preprocessing"].get("mode") == "F")
+    told = asked.told_by(model)
+    sources = asked.sources(pictures, told["preprocessing"].get("mode") == "F")
     if out is None:
         failed = _answered(
-            _answering(model, engine, sources), sources, top, mirror, _printer(as_json, as_csv)
+            asked.answering(model, engine, sources), sources, top, mirror, _printer(as_json, as_csv)
         )
     else:
         kind = "csv" if as_csv or (out.suffix.lower() == ".csv" and not as_json) else "jsonl"
-        job = _job(Path(model), sources, kind, top, len(told["classes"]) if told else top, mirror, engine)
-        with AnswerFile(out, job, lambda: map(_named, sources), resume) as file:
+        job = _job(Path(model), sources, kind, top, len(told["classes"]), mirror, engine)
+        with AnswerFile(out, job, lambda: map(asked.named, sources), resume) as file:
             if not file.complete:
                 clf = _going_on(model, engine, sources, file)
                 _answered(clf, sources, top, mirror, file.write, file)
@@ -113,27 +112,12 @@ def _answered(
     return failed
 
 
-def _answering(model: str, engine: str, sources: Sequence[Source]) -> Answering:
-    """What answers: without torch where a way is remembered that needs none, and otherwise the classifier."""
-    from convarium.deploy import quick
-
-    found = quick.open(model, engine, len(sources))
-    if found is not None:
-        return found
-    from convarium.classifier import load
-
-    clf = load(model)
-    for note in clf.hasten(sources, engine, Path(model)):
-        print(f"note: {note}", file=sys.stderr)
-    return clf
-
-
 def _going_on(model: str, engine: str, sources: Sequence[Source], file: AnswerFile) -> Answering:
     """What answers by the same way as the answers that are in the file."""
     from convarium.errors import ArgumentError, MissingExtra, RunError
 
     try:
-        return _answering(model, file.engine or engine, sources)
+        return asked.answering(model, file.engine or engine, sources)
     except (ArgumentError, MissingExtra) as error:
         if file.engine is None:
             raise
@@ -142,13 +126,6 @@ def _going_on(model: str, engine: str, sources: Sequence[Source], file: AnswerFi
             f"the answers in {file.path} were computed by {file.engine}, and the rest cannot be ({reason}); mend that, "
             "or remove the file and start again"
         ) from error
-
-
-def _refuse(model: str) -> None:
-    """Say what is wrong with what is no classifier."""
-    from convarium.classifier import load
-
-    load(model)
 
 
 def _job(
@@ -163,7 +140,7 @@ def _job(
     names = hashlib.sha256()
     for source in sources:
         pixels = b"" if isinstance(source, str) else source.tobytes()  # type: ignore[union-attr]
-        names.update(os.fsencode(_named(source)) + b"\0" + pixels)
+        names.update(os.fsencode(asked.named(source)) + b"\0" + pixels)
     return Job(
         model=str(model),
         model_sha256=digests[0]
@@ -177,10 +154,6 @@ def _job(
         mirror=mirror,
         asked=engine,
     )
-
-
-def _named(source: Source) -> str:
-    return source if isinstance(source, str) else ""
 
 
 def _printer(as_json: bool, as_csv: bool) -> Callable[[Sequence[Prediction]], None]:
@@ -209,48 +182,3 @@ def _sentence(prediction: Prediction) -> str:
     said = ", ".join(f"{guess.name} {guess.probability:.1%}" for guess in prediction)
     doubt = prediction.unsure or prediction.strange
     return f"{name}: {said}{'  (unsure: perhaps none of these)' if doubt else ''}"
-
-
-def _sources(asked: list[str], deep: bool) -> list[Source]:
-    """Everything asked for, in its order, before any of it is answered; standard input in its place.
-
-    Names are kept as text: a million paths would take five times as much.
-    """
-    from convarium.data.folders import list_pictures
-    from convarium.errors import ArgumentError
-
-    found: list[Source] = []
-    for item in asked:
-        if not item:
-            raise ArgumentError("a name of a picture is empty; name a file, a folder or a pattern")
-        if item == "-" and deep:
-            raise ArgumentError(
-                "a picture on standard input is read in 8 bits, and this model takes more; give it as a file"
-            )
-        found.extend(_standard_input() if item == "-" else map(os.fspath, list_pictures([item], deep)))
-    return found
-
-
-def _standard_input() -> list[Source]:
-    """The picture, or the pictures that are named there, one a line or ended by NUL."""
-    from convarium.data.decode import decode
-    from convarium.errors import DataError, PictureError
-
-    content = sys.stdin.buffer.read()
-    if not content.strip():
-        raise DataError(
-            "nothing came on standard input; it must be one picture, or names of pictures, one a line"
-        )
-    try:
-        return [decode(content)]
-    except PictureError as error:
-        by_nul = content.rstrip(b"\n").endswith(b"\0")
-        if by_nul:  # as `find -print0` writes them: a name may then hold the end of a line
-            names, odd = content.rstrip(b"\n").split(b"\0"), rb"[\x01-\x08\x0b\x0c\x0e-\x1f]"
-        else:
-            names, odd = [line.strip(b"\r") for line in content.split(b"\n")], rb"[\x00-\x1f]"
-        if any(re.search(odd, name) for name in names):
-            raise DataError(
-                f"what came on standard input is neither a picture ({error}) nor names of pictures"
-            ) from error
-        return [str(Path(os.fsdecode(name))) for name in names if name]
