@@ -19,7 +19,6 @@ from convarium import answering, storage
 from convarium.answering import FORMAT, KEY, Answering, Engine, Guess, Prediction, Scored, described
 from convarium.data.ahead import Source
 from convarium.data.folders import PictureSet
-from convarium.data.loader import Loader
 from convarium.data.preprocessing import Preprocessing
 from convarium.errors import ArgumentError, CheckpointError
 from convarium.judge.outliers import Outlier
@@ -128,6 +127,8 @@ class Classifier(Answering):
         """
         if prepared is None:
             return super().score(pictures)
+        from convarium.data.loader import Loader  # with torchvision, which takes as long to import as torch
+
         loader = Loader(pictures, self.preprocessing, batch=BATCH, seed=0, prepared=prepared)
         batches = (batch.pictures for batch in loader.batches(0))
         return Scored(pictures, joined(self._given(batches)))

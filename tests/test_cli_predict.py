@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from PIL import Image
 
 from convarium.classifier import Classifier
 from convarium.cli import answer_file, asked, predict
+from convarium.cli.columns import shown
 from convarium.data.ahead import begun
 from convarium.data.preprocessing import Preprocessing
 from convarium.deploy import job
@@ -287,6 +289,14 @@ def test_resume_needs_a_file(convarium, made):
     assert status == 2 and "name it with -o" in said
 
 
+def test_a_name_stays_on_one_line_of_the_screen(convarium, made, monkeypatch):
+    monkeypatch.setattr(Classifier, "hasten", lambda *asked: [])
+    odd = next(name for name in made[1] if "two\nlines" in name and "085" in name)
+    status, said, _ = convarium("predict", made[0] / "m.safetensors", odd, "--top", 1)
+    assert status == 0 and said.count("\n") == 1 and "two\\nlines.png: " in said
+    assert shown("ク\u3000ラ ‌ス\x1b[2J") == "ク\u3000ラ ‌ス\\x1b[2J"
+
+
 def test_one_picture(convarium, made, tmp_path):
     out = tmp_path / "a.jsonl"
     status, _, said = convarium("predict", made[0] / "m.safetensors", made[1][1], "-o", out)
@@ -367,3 +377,13 @@ def test_an_engine_that_does_not_exist_is_refused_though_no_picture_can_be_read(
         "predict", made[0] / "m.safetensors", tmp_path / "broken.png", "--engine", "nonsense"
     )
     assert status == 2 and "nonsense" in said
+
+
+def test_one_answer_does_not_wait_for_torchvision(made):
+    code = (
+        "import sys; from convarium.classifier import load; "
+        f"said = load({str(made[0] / 'm.safetensors')!r}).predict({made[1][1]!r}); "
+        "print(len(said[0]), sorted({'torchvision', 'torch._dynamo', 'sympy', 'scipy'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stdout == "3 []\n", done.stderr

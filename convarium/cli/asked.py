@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from convarium.answering import Answering
+    from convarium.classifier import Classifier
     from convarium.data.ahead import Source
 
 
@@ -29,6 +30,21 @@ def told_by(model: str) -> dict[str, Any]:
         clf = load(model)  # says what is wrong with it
         return {"classes": clf.classes, "preprocessing": clf.preprocessing.to_dict()}
     return told
+
+
+def trained(model: str) -> tuple[Classifier, Path, dict[str, Any]]:
+    """A classifier on the processor, its file, and what files made from it tell besides.
+
+    Args:
+        model: the .safetensors file of a classifier, or the folder of a run.
+    """
+    from convarium import storage
+    from convarium.classifier import load
+
+    clf = load(model, device="cpu")
+    source = Path(model, "model.safetensors") if Path(model).is_dir() else Path(model)
+    known = {"temperature": clf.temperature, "threshold": clf.threshold}
+    return clf, source, {**known, "weights_sha256": storage.sha256(source)}
 
 
 def answering(model: str, engine: str, sources: Sequence[Source]) -> Answering:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from unicodedata import category
+
+_STEERING = ("Cc", "Zl", "Zp")  # control characters, ends of lines and paragraphs
 
 
 def columns(rows: Sequence[Sequence[str]], words: int = 1) -> str:
@@ -27,3 +30,8 @@ def brief(value: float | None, digits: int = 3) -> str:
     if value is None or value != value:
         return ""
     return f"{value:,.0f}" if abs(value) >= 10**digits else f"{value:.{digits}g}"
+
+
+def shown(text: str) -> str:
+    """A name on one line of a screen: ends of lines and other characters that steer a terminal as "\\n", "\\x1b"."""
+    return "".join(c.encode("unicode_escape").decode() if category(c) in _STEERING else c for c in text)

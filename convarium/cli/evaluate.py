@@ -7,6 +7,8 @@ from pathlib import Path
 
 import typer
 
+from convarium.cli.columns import shown
+
 
 def run(
     model: str = typer.Argument(
@@ -41,7 +43,7 @@ def run(
     for note in judged.notes:
         print(f"note: {note}", file=sys.stderr)
     for key, reason in judged.scored.damaged:
-        print(f"left out: {key}: {reason}", file=sys.stderr)
+        print(f"left out: {shown(key)}: {reason}", file=sys.stderr)
     if as_json:
         print(json.dumps(judged.to_dict()))
         return
@@ -58,11 +60,12 @@ def run(
         coverage, risk = judged.relied_on
         print(f"above the classifier's threshold: {coverage:.1%} of the pictures, {risk:.1%} of them wrong")
     print()
-    width = max(5, *(len(score.name) for score in judged.classes))
+    names = [shown(score.name) for score in judged.classes]
+    width = max(5, *map(len, names))
     print(f"{'class':<{width}}  precision  recall      f1   count")
-    for score in judged.classes:
+    for name, score in zip(names, judged.classes, strict=True):
         parts = (_percent(score.precision, 9), _percent(score.recall, 6), _percent(score.f1, 6))
-        print(f"{score.name:<{width}}  {'  '.join(parts)}  {score.count:>6,}")
+        print(f"{name:<{width}}  {'  '.join(parts)}  {score.count:>6,}")
     mixed = [
         (count, truth, said)
         for truth, row in enumerate(judged.confusion)
@@ -73,7 +76,7 @@ def run(
         print()
         print("taken for another most often")
         for count, truth, said in sorted(mixed, key=lambda m: -m[0])[:10]:
-            print(f"{count:>6,}  {judged.classes[truth].name} said to be {judged.classes[said].name}")
+            print(f"{count:>6,}  {names[truth]} said to be {names[said]}")
 
 
 def _percent(value: float | None, width: int) -> str:

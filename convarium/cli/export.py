@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from convarium.cli.asked import trained
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -40,25 +42,18 @@ def run(
 
     The program is run on pictures and compared with the model; where they disagree, nothing is written.
     """
-    from convarium import storage
-    from convarium.classifier import load
     from convarium.deploy import export as exporting
     from convarium.errors import unknown_name
 
     if to not in exporting.FILES:
         raise unknown_name("format", to, exporting.FILES)
-    clf = load(model, device="cpu")
-    source = Path(model, "model.safetensors") if Path(model).is_dir() else Path(model)
+    clf, source, known = trained(model)
     found, note = _pictures(pictures, source) if to != "safetensors" else ([], "")
     exported = exporting.export(
         clf.net,
         clf.classes,
         clf.preprocessing,
-        {
-            "temperature": clf.temperature,
-            "threshold": clf.threshold,
-            "weights_sha256": storage.sha256(source),
-        },
+        known,
         to,
         out or source.parent / f"export-{to}",
         reference=lambda files: answers(clf, files),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from convarium.cli import asked
+from convarium.cli.columns import shown
 
 if TYPE_CHECKING:
     from convarium.answering import Features
@@ -42,7 +43,7 @@ def run(
     sources = asked.sources(pictures, told["preprocessing"].get("mode") == "F")
     found = asked.answering(model, engine, sources).features(sources)
     for path, reason in found.damaged:
-        print(f"{path or '-'}: cannot be read: {reason}", file=sys.stderr)
+        print(f"{shown(path) or '-'}: cannot be read: {reason}", file=sys.stderr)
     storage.write(out, functools.partial(_write, found))
     count, width = found.values.shape
     bad = f"; {len(found.damaged):,} more could not be read" if found.damaged else ""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from convarium.cli import asked
+from convarium.cli.columns import shown
 
 if TYPE_CHECKING:
     from convarium.answering import Answering, Prediction
@@ -176,9 +177,9 @@ def _printer(as_json: bool, as_csv: bool) -> Callable[[Sequence[Prediction]], No
 
 
 def _sentence(prediction: Prediction) -> str:
-    name = prediction.path or "-"
+    name = shown(prediction.path) or "-"
     if prediction.error is not None:
         return f"{name}: cannot be read: {prediction.error}"
-    said = ", ".join(f"{guess.name} {guess.probability:.1%}" for guess in prediction)
+    said = ", ".join(f"{shown(guess.name)} {guess.probability:.1%}" for guess in prediction)
     doubt = prediction.unsure or prediction.strange
     return f"{name}: {said}{'  (unsure: perhaps none of these)' if doubt else ''}"

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from convarium.cli import asked
+
 if TYPE_CHECKING:
     from convarium.data.pictures import PictureSet
     from convarium.deploy.quantised import Quantised
@@ -32,13 +34,10 @@ def run(
 
     Layers that hurt are found and left in float32. Where that does not suffice, nothing is written: exit status 1.
     """
-    from convarium import storage
-    from convarium.classifier import load
     from convarium.data.folders import read_data
     from convarium.deploy.quantise import quantise
 
-    clf = load(model, device="cpu")
-    source = Path(model, "model.safetensors") if Path(model).is_dir() else Path(model)
+    clf, source, known = asked.trained(model)
     found = read_data(data, classes=clf.classes)
     train, judged, unseen, notes = _parts(found.parts, part, data)
     screen = sys.stderr.isatty()
@@ -46,11 +45,7 @@ def run(
         clf.net,
         clf.classes,
         clf.preprocessing,
-        {
-            "temperature": clf.temperature,
-            "threshold": clf.threshold,
-            "weights_sha256": storage.sha256(source),
-        },
+        known,
         train,
         judged,
         out or source.parent / f"int8-{to}",
