@@ -24,6 +24,7 @@ from convarium.judge.outliers import Outlier
 
 FORMAT = 1
 KEY = "convarium"  # of the entry in a classifier's file
+NO_FEATURES = "an export gives probabilities and no features; give the classifier it was made from"
 
 
 class Guess(NamedTuple):
@@ -221,13 +222,17 @@ class Answering:
         paths: list[str] = []
         damaged: list[tuple[str, str]] = []
         rows: list[np.ndarray] = []
-        for entries, pixels in self.groups(pictures):
-            if pixels is not None:
-                rows.append(self._said(pixels).features)
-                if not rows[0].shape[1]:
-                    raise ArgumentError("an export gives no features; give the classifier it was made from")
-            paths += [path for path, error in entries if error is None]
-            damaged += [(path, error) for path, error in entries if error is not None]
+        mirror, self.mirror = self.mirror, False  # features are those of pictures as they are
+        try:
+            for entries, pixels in self.groups(pictures):
+                if pixels is not None:
+                    rows.append(self._said(pixels).features)
+                    if not rows[0].shape[1]:
+                        raise ArgumentError(NO_FEATURES)
+                paths += [path for path, error in entries if error is None]
+                damaged += [(path, error) for path, error in entries if error is not None]
+        finally:
+            self.mirror = mirror
         if not rows:
             raise DataError(
                 "no picture can be read" + (f": {damaged[0][0]}: {damaged[0][1]}" if damaged else "")

@@ -133,13 +133,35 @@ class Classifier(Answering):
         batches = (batch.pictures for batch in loader.batches(0))
         return Scored(pictures, joined(self._given(batches)))
 
-    def hasten(self, sources: Sequence[Source], mode: str = "auto", file: Path | None = None) -> list[str]:
+    def _readable(self, sources: Sequence[Source], count: int) -> np.ndarray | None:
+        """Some of the pictures that can be read, taken evenly: the first alone may all be of one class."""
+        step = max(1, len(sources) // count)
+        spread = sources[::step][:count]
+        rest = [
+            source for place, source in enumerate(sources[:READ]) if place % step or place >= count * step
+        ]
+        found: list[np.ndarray] = []
+        for start in range(0, len(spread) + len(rest), count):
+            some = [*spread, *rest][start : start + count]
+            found += [group.pictures for group in self.groups(some) if group.pictures is not None]
+            if sum(map(len, found)) >= count:
+                break
+        return np.concatenate(found)[:count] if found else None
+
+    def hasten(
+        self,
+        sources: Sequence[Source],
+        mode: str = "auto",
+        file: Path | None = None,
+        batch: int | None = None,
+    ) -> list[str]:
         """Run from now on in the fastest way that agrees, found on some of the pictures that can be read.
 
         Args:
             sources: the pictures that are to be answered; their number decides what may be tried.
             mode: "auto", "exact" for float32 only, "plain", or the name of a way.
             file: this classifier's, by which is remembered what was measured.
+            batch: pictures at once; chosen by their number where None.
 
         Returns:
             Notes on what went otherwise than planned.
@@ -155,16 +177,12 @@ class Classifier(Answering):
 
         if mode not in remembered.MODES:
             measuring.named(mode, ways.ways(self))
-        spread = sources[:: max(1, len(sources) // job.BATCH)]  # the first alone may all be of one class
-        for those in (spread[: job.BATCH], sources[:READ]):
-            some = next((g.pictures for g in self.groups(those) if g.pictures is not None), None)
-            if some is not None:
-                break
-        else:
+        some = self._readable(sources, job.CHECKED)
+        if some is None:
             return [
                 f"none of the first {min(len(sources), READ):,} pictures can be read, so no engine was looked for"
             ]
-        chosen = job.choose(self, some, len(sources), mode, file=file)
+        chosen = job.choose(self, some, len(sources), mode, file=file, batch=batch)
         if chosen.name != "plain":  # which this class does itself, with the bits of an evaluation
             self.engine = chosen.ready
         return list(chosen.notes)

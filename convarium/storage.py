@@ -51,13 +51,38 @@ def write_text(path: Path, text: str) -> None:
     write(path, lambda temporary: temporary.write_bytes(text.encode("utf-8", "surrogateescape")))
 
 
+def must_be_writable(path: Path) -> None:
+    """Refuse a file that could not be written, before the work is done that it is for.
+
+    Args:
+        path: the file to make or replace.
+
+    Raises:
+        RunError: it cannot be written, with the reason.
+    """
+    if path.is_dir():
+        raise RunError(f"{path} is a folder; name a file")
+    if not path.parent.is_dir():
+        raise RunError(f"there is no folder {path.parent}; make it, or choose another place for {path.name}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.touch()
+        temporary.unlink()
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {_disk_reason(error) or error.strerror}") from error
+
+
 def is_model(name: str | Path) -> bool:
     """Whether a name is that of a trained model's file, or of a run that holds one, and not that of a network."""
     return str(name).endswith(".safetensors") or Path(name, "model.safetensors").is_file()
 
 
-def make_folder(path: Path) -> Path:
+def make_folder(path: Path, instead: str = "choose another place with --out") -> Path:
     """Make a folder and those above it.
+
+    Args:
+        path: the folder.
+        instead: what to do where it cannot be made.
 
     Raises:
         RunError: it cannot be made, with the reason.
@@ -66,7 +91,7 @@ def make_folder(path: Path) -> Path:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(
-            f"cannot make the folder {path}: {_disk_reason(error) or error.strerror}; choose another place with --out"
+            f"cannot make the folder {path}: {_disk_reason(error) or error.strerror}; {instead}"
         ) from error
     return path
 
@@ -78,6 +103,10 @@ def sha256(path: str | Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return ""
+
+
+ELSEWHERE = "set CONVARIUM_CACHE to a folder that can be written"
+"""What to do where the cache cannot be."""
 
 
 def cache_folder() -> Path:

@@ -44,6 +44,12 @@ def test_features_are_those_before_the_classifier_in_the_order_asked(made, conva
     with torch.inference_mode():
         scores = last_part(clf.net)(torch.from_numpy(values))
     assert torch.equal(scores.argmax(1), torch.tensor([one[0].index for one in clf.predict(list(paths))]))
+    assert convarium("features", made / "m.safetensors", made / "pictures", "-o", tmp_path / "f.npz")[0] == 3
+    clf.mirror = True
+    assert np.array_equal(
+        clf.features(made / "pictures" / "a" / "000.png").paths, [str(made / "pictures" / "a" / "000.png")]
+    )
+    assert clf.mirror
     single = np.concatenate([clf.features(path).values for path in paths])
     assert np.abs(single - values).max() <= 1e-5 * np.abs(values).max()
 
@@ -63,11 +69,20 @@ def test_where_none_can_be_read_it_is_said(made):
         load(made).features(made / "pictures" / "a" / "003.png")
 
 
-@pytest.mark.parametrize(("out", "words"), [("f.npy", "does not end in .npz"), ("d.npz", "is a folder")])
+@pytest.mark.parametrize(
+    ("out", "words"),
+    [
+        ("f.npy", "does not end in .npz"),
+        ("d.npz", "is a folder"),
+        ("missing/f.npz", "there is no folder"),
+        ("other.npz", "holds no features"),
+    ],
+)
 def test_a_file_that_cannot_be_written_is_told_before_anything_is_computed(
     made, convarium, tmp_path, monkeypatch, out, words
 ):
     (tmp_path / "d.npz").mkdir()
+    np.savez(tmp_path / "other.npz", mine=np.zeros(3))
     monkeypatch.setattr(Classifier, "features", lambda *asked: pytest.fail("computed"))
     status, _, told = convarium("features", made / "m.safetensors", made / "pictures", "-o", tmp_path / out)
     assert status == 2 and words in told

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convarium.classifier import Classifier
+from convarium.classifier import Classifier, load
 from convarium.cli import answer_file, asked, predict
 from convarium.cli.columns import shown
 from convarium.data.ahead import begun
@@ -182,6 +182,47 @@ def test_a_finished_file_is_not_computed_again_where_resume_is_asked(run, whole,
     assert out.read_bytes() == whole[".jsonl"]
 
 
+def test_a_mistake_that_shows_with_the_first_batch_costs_no_answers(run, tmp_path, monkeypatch):
+    def refused(clf, pictures):
+        raise ArgumentError("not so")
+
+    out = tmp_path / "a.jsonl"
+    run(out)
+    before = out.read_bytes(), out.with_name("a.jsonl.about.json").read_bytes()
+    monkeypatch.setattr(Classifier, "_said", refused)
+    status, said = run(out)
+    assert status == 2 and "not so" in said
+    assert (out.read_bytes(), out.with_name("a.jsonl.about.json").read_bytes()) == before
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"), [("convarium", "0.0.1", "Convarium 0.0.1"), ("batch", 8, "8 at once")]
+)
+def test_answers_of_another_version_or_batch_are_not_gone_on_with(
+    run, tmp_path, monkeypatch, key, value, words
+):
+    out = tmp_path / "a.jsonl"
+    with monkeypatch.context() as patch:
+        stop_after(patch, 1)
+        run(out)
+    about = out.with_name("a.jsonl.about.json")
+    about.write_text(json.dumps({**json.loads(about.read_text("utf-8")), key: value}), "utf-8")
+    before = out.read_bytes()
+    status, said = run(out, "--resume")
+    assert status == 2 and words in said and out.read_bytes() == before
+
+
+def test_a_name_that_is_too_long_is_told_and_leaves_no_file(run, tmp_path):
+    status, said = run(tmp_path / ("я" * 121 + ".jsonl"))
+    assert status == 2 and "file name too long" in said and not list(tmp_path.iterdir())
+
+
+def test_a_closed_standard_input_is_told(convarium, made, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", None)
+    status, _, said = convarium("predict", made[0] / "m.safetensors", "-")
+    assert status == 2 and "standard input is closed" in said
+
+
 def test_a_finished_file_is_replaced_where_it_is_not(run, whole, tmp_path):
     out = tmp_path / "a.jsonl"
     run(out, "--top", "1")
@@ -210,7 +251,7 @@ def test_answers_of_something_else_are_not_gone_on_with(run, tmp_path, arguments
 
 
 def test_answers_whose_way_is_gone_are_not_gone_on_with_by_another(run, tmp_path, monkeypatch):
-    def gone(clf, sources, engine, file):
+    def gone(clf, sources, engine, file, batch):
         raise ArgumentError(
             f"{engine} cannot be taken here: openvino is not installed; --engine auto takes what can"
         )
@@ -318,7 +359,7 @@ def test_large_jobs_look_for_a_faster_way_on_pictures_that_can_be_read(convarium
     class Chosen:
         name, notes = "plain", ("the disk is full",)
 
-    def choose(clf, some, count, mode, *, file):
+    def choose(clf, some, count, mode, *, file, batch):
         asked.append((some.shape, some.dtype.name, count, mode, file))
         return Chosen
 
@@ -330,7 +371,7 @@ def test_large_jobs_look_for_a_faster_way_on_pictures_that_can_be_read(convarium
     convarium("predict", model, *made[1][:BATCH])
     convarium("predict", model, *made[1][:2], "--engine", "exact")
     assert asked == [
-        ((27, 3, 16, 16), "uint8", 150, "auto", model),
+        ((32, 3, 16, 16), "uint8", 150, "auto", model),
         ((1, 3, 16, 16), "uint8", 2, "exact", model),
     ]
 
@@ -377,6 +418,21 @@ def test_an_engine_that_does_not_exist_is_refused_though_no_picture_can_be_read(
         "predict", made[0] / "m.safetensors", tmp_path / "broken.png", "--engine", "nonsense"
     )
     assert status == 2 and "nonsense" in said
+
+
+def test_engines_are_compared_on_32_pictures_though_many_cannot_be_read(made, monkeypatch, tmp_path):
+    seen = []
+
+    class Chosen:
+        name, notes = "plain", ()
+
+    monkeypatch.setattr(job, "choose", lambda clf, some, *asked, **more: seen.append(len(some)) or Chosen)
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    good = [name for number, name in enumerate(made[1]) if number % 7][:100]
+    sources = [str(tmp_path / "broken.png") if not place % 3 else good[place % 100] for place in range(96)]
+    load(made[0] / "m.safetensors").hasten(sources)
+    load(made[0] / "m.safetensors").hasten([*sources[:3], *sources[:1] * 93])
+    assert seen == [32, 2]
 
 
 def test_one_answer_does_not_wait_for_torchvision(made):

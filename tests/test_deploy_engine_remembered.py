@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+from dataclasses import replace
 
 import pytest
 
 from convarium.deploy import processor, remembered
+from convarium.deploy.job import decided_for, remembered_rows
+from convarium.deploy.measuring import Row
+from convarium.errors import RunError
 
 
 def row(name="openvino-bf16", rate=100.0, **changes):
@@ -80,6 +84,48 @@ def test_a_much_larger_job_is_measured_anew(model, folder):
     assert remembered.find(model, count=4000) and remembered.find(model, count=4001) is None
     remembered.remember(model, "exact", [row("onnxruntime-fp32")])
     assert remembered.find(model, "exact", count=10**9)
+
+
+def test_what_was_decided_with_other_threads_says_nothing_of_a_large_job(model, folder, monkeypatch):
+    monkeypatch.setattr(remembered.processor, "threads", lambda: 2)
+    remembered.remember(model, "auto", [row()])
+    monkeypatch.setattr(remembered.processor, "threads", lambda: 1)
+    remembered.remember(model, "auto", [row("onnxruntime-fp32")], count=100)
+    assert remembered.find(model, count=400).name == "onnxruntime-fp32"
+    assert remembered.find(model, count=401) is None
+
+
+def test_a_decision_for_small_batches_is_none_for_large_jobs():
+    assert [decided_for(1e12, batch) for batch in (1, 32, 64)] == [1, 1e12, 1e12]
+
+
+def test_the_batch_that_is_asked_for_is_found_or_none(model, folder):
+    remembered.remember(model, "auto", [row(), row(batch=8, rate=10**6)])
+    assert remembered.find(model, "openvino-bf16", 100).row["batch"] == 8
+    assert remembered.find(model, "openvino-bf16", 100, batch=32).row["batch"] == 32
+    assert remembered.find(model, "openvino-bf16", 100, batch=16) is None
+
+
+def test_what_was_measured_on_another_device_is_kept_apart(model):
+    remembered.remember(model, "auto", [row("plain", 10.0)])
+    remembered.remember(model, "auto", [row("plain", 900.0), row("eager-bf16")], device="cuda")
+    assert remembered.known(model, 32)["plain"]["images_per_second"] == 10.0
+    assert remembered.known(model, 32, "cuda").keys() == {"plain", "eager-bf16"}
+    assert remembered.known(model, 32).keys() == {"plain"}
+
+
+def test_16_bits_that_were_compared_on_few_pictures_are_not_remembered():
+    rows = [Row(name, numbers, "torch", 8, 1, None, 0.0, None, "") for name, numbers in
+            (("plain", "float32"), ("eager-bf16", "bfloat16"))]  # fmt: skip
+    assert remembered_rows(rows, 40) == []  # none was compared
+    rows = [replace(one, agreement=object()) for one in rows]
+    assert remembered_rows(rows, 32) == rows and remembered_rows(rows, 31) == rows[:1]
+
+
+def test_a_cache_that_cannot_be_removed_is_told(model, folder, monkeypatch):
+    monkeypatch.setattr("shutil.rmtree", lambda *asked, **how: None)
+    with pytest.raises(RunError, match="cannot be removed; set CONVARIUM_CACHE"):
+        remembered.forget(model)
 
 
 def test_new_rows_replace_old_ones_of_the_same_way_only(model, folder):

@@ -77,8 +77,8 @@ def remember(monkeypatch, clf, **changes):
     asked = []
     way = {"needs_torch": False, "name": "stub-fp32", "open": lambda: Ready(clf), **changes}
 
-    def find(path, mode, count):
-        asked.append((Path(path), mode, count))
+    def find(path, mode, count, batch):
+        asked.append((Path(path), mode, count, batch))
         return SimpleNamespace(**way)
 
     monkeypatch.setattr(remembered, "find", find)
@@ -97,8 +97,8 @@ def alike(found, expected, strange=True):
 @pytest.mark.parametrize("mirror", [False, True])
 def test_a_remembered_way_answers_as_the_classifier_does(monkeypatch, made, mirror):
     asked = remember(monkeypatch, made.clf)
-    found = quick.open(made.file, "exact", 7)
-    assert asked == [(made.file, "exact", 7)] and found.way == "stub-fp32" and found.batch == 2
+    found = quick.open(made.file, "exact", 7, 2)
+    assert asked == [(made.file, "exact", 7, 2)] and found.way == "stub-fp32" and found.batch == 2
     sources = [*sorted(made.pictures.iterdir()), np.zeros((9, 9, 3), np.uint8)]
     monkeypatch.setattr(made.clf, "mirror", mirror)
     found.mirror = mirror

@@ -1,7 +1,7 @@
 """The command line: one file a verb; each parses, calls the library and prints.
 
 Results go to standard output, progress and messages to standard error. Exit status: 0 done, 2 the user's mistake,
-1 ours, 3 (`predict`) some pictures could not be read, 128 + n stopped by signal n.
+1 ours, 3 (`predict`, `features`) some pictures could not be read, 128 + n stopped by signal n.
 """
 
 from __future__ import annotations

@@ -73,6 +73,7 @@ class AnswerFile:
         done: answers that are in it.
         unreadable: of these, for pictures that could not be read.
         engine: by which way these were made; None where there are none.
+        batch: so many pictures at once; None where there are none.
         complete: whether all are there.
 
     Raises:
@@ -84,10 +85,12 @@ class AnswerFile:
         self.beside = path.with_name(f"{path.name}.about.json")
         self.done = self.unreadable = self._end = self._boundary = self._again = 0
         self.engine: str | None = None
+        self.batch: int | None = None
         self.complete = False
         self._about: dict[str, Any] = {}
-        self._made = False
+        self._made, self._cleared = False, True
         try:
+            self.beside.exists()  # says so where the name is too long
             there = path.exists()
             if there and not path.is_file():
                 raise ArgumentError(
@@ -100,6 +103,8 @@ class AnswerFile:
             ) from error
         try:
             _lock(self._handle, path)
+            if os.fstat(self._handle.fileno()).st_ino != path.stat().st_ino:
+                raise RunError(f"{path} was replaced by another process meanwhile; run the command again")
             self._made = not there  # another process that holds it may have made it since
             self._look(names, resume)
         except BaseException:
@@ -133,7 +138,13 @@ class AnswerFile:
                     f"{self.path} has answers for {other} (made by {about.get('model')} for {about.get('pictures')} "
                     "pictures); choose another file"
                 )
+        if about.get("convarium") != __version__:
+            raise RunError(
+                f"the answers in {self.path} were computed by Convarium {about.get('convarium')}, and this is "
+                f"{__version__}; finish with that version, or remove the file and start again"
+            )
         self._about, self.engine = about, str(about.get("engine"))
+        self.batch = int(about.get("batch", 1))
         if self.job.asked not in ("auto", about.get("asked"), self.engine):
             raise RunError(
                 f"the answers in {self.path} were computed by {self.engine}; leave out --engine {self.job.asked}"
@@ -151,10 +162,10 @@ class AnswerFile:
             self._end = end
         self.done, self.unreadable = len(readable), readable.count(False)
         self.complete = self.done == self.job.pictures and self._end == size
-        self._boundary = begun(readable, int(about.get("batch", 1)))
+        self._boundary = begun(readable, self.batch)
 
     def begin(self, engine: str, batch: int) -> int:
-        """Take off what is not whole, and say beside it what is being made.
+        """Say what is being made; the file changes with the first answer.
 
         Args:
             engine: way by which answers are made from here on.
@@ -165,14 +176,21 @@ class AnswerFile:
             not stopped. Answers that are there already are not written again.
         """
         self._about = {"convarium": __version__, **asdict(self.job), "engine": engine, "batch": batch}
+        self._again = self.done - self._boundary
+        self._cleared = False
+        return self._boundary
+
+    def _clear(self) -> None:
+        """Take off what is not whole; no sooner than something can be written, or a mistake would cost it."""
+        if self._cleared:
+            return
+        self._cleared = True
         # Before it is said what is being made: other answers must never seem to be of it.
         self._handle.truncate(self._end)
         self._handle.seek(self._end)
         self._say(finished=False)
         if not self._end and self.job.format == "csv":
             self._handle.write(to_csv([HEADER]))
-        self._again = self.done - self._boundary
-        return self._boundary
 
     def write(self, predictions: Sequence[Prediction]) -> None:
         """Add the answers of one batch.
@@ -182,6 +200,7 @@ class AnswerFile:
         """
         skipped = min(self._again, len(predictions))
         self._again -= skipped
+        self._clear()
         new = predictions[skipped:]
         if self.job.format == "csv":
             text = to_csv(row for prediction in new for row in table(prediction))
@@ -194,6 +213,7 @@ class AnswerFile:
 
     def finish(self) -> None:
         """Say that all answers are there."""
+        self._clear()
         self._handle.flush()
         os.fsync(self._handle.fileno())
         self._say(finished=True)

@@ -47,17 +47,24 @@ def trained(model: str) -> tuple[Classifier, Path, dict[str, Any]]:
     return clf, source, {**known, "weights_sha256": storage.sha256(source)}
 
 
-def answering(model: str, engine: str, sources: Sequence[Source]) -> Answering:
-    """What answers: without torch where a way is remembered that needs none, and otherwise the classifier."""
+def answering(model: str, engine: str, sources: Sequence[Source], batch: int | None = None) -> Answering:
+    """What answers: without torch where a way is remembered that needs none, and otherwise the classifier.
+
+    Args:
+        model: the .safetensors file of a classifier, the folder of a run, or that of an export.
+        engine: "auto", "exact", "plain" or the name of a way.
+        sources: the pictures that will be asked for.
+        batch: as many at once; chosen by their number where None.
+    """
     from convarium.deploy import quick
 
-    found = quick.open(model, engine, len(sources))
+    found = quick.open(model, engine, len(sources), batch)
     if found is not None:
         return found
     from convarium.classifier import load
 
     clf = load(model)
-    for note in clf.hasten(sources, engine, Path(model)):
+    for note in clf.hasten(sources, engine, Path(model), batch):
         print(f"note: {note}", file=sys.stderr)
     return clf
 
@@ -92,6 +99,8 @@ def _standard_input() -> list[Source]:
     from convarium.data.decode import decode
     from convarium.errors import DataError, PictureError
 
+    if sys.stdin is None:
+        raise DataError("standard input is closed; give files, folders or patterns")
     content = sys.stdin.buffer.read()
     if not content.strip():
         raise DataError(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from convarium.cli.columns import brief, columns
+from convarium.cli.columns import brief, columns, shown
 
 if TYPE_CHECKING:
     import numpy as np
@@ -126,7 +126,7 @@ def _pictures(clf: Classifier, asked: list[str]) -> tuple[np.ndarray, bool]:
     good = [one for one in found if not isinstance(one, PictureError)]
     for path, one in zip(paths, found, strict=True):
         if isinstance(one, PictureError):
-            _say(f"left out: {path}: {one}")
+            _say(f"left out: {shown(str(path))}: {one}")
     if not good:
         raise DataError("none of these pictures can be read; give others")
     return np.stack(good), not asked
@@ -137,6 +137,7 @@ def _remember(
 ) -> list[str]:
     """Keep the table; and, for one picture at a time, the best way that starts without torch. What went wrong."""
     from convarium.deploy import remembered
+    from convarium.deploy.job import CHECKED, decided_for, remembered_rows
     from convarium.deploy.measuring import best_of, measure
 
     tables = [table]
@@ -146,9 +147,16 @@ def _remember(
         tables.append(
             measure(clf, some, 1, mode=table.mode, seconds=2, folder=folder, only=[single], on_progress=tell)
         )
-    rows = [row.to_dict() for found in tables for row in found.rows if row.agreement is not None]
-    why = remembered.remember(file, table.mode, rows)
-    return [*(note for found in tables[1:] for note in found.notes), *filter(None, [why])]
+    rows = [row.to_dict() for found in tables for row in remembered_rows(found.rows, len(some))]
+    notes = [note for found in tables[1:] for note in found.notes]
+    if len(some) < CHECKED:
+        notes.append(
+            f"answers were compared on {len(some)} pictures, where 16 bits may agree by chance; give {CHECKED} to have "
+            "such ways remembered"
+        )
+    count = decided_for(1e12, table.rows[0].batch)
+    notes.append(remembered.remember(file, table.mode, rows, count, clf.device.type))
+    return [note for note in notes if note]
 
 
 @contextmanager

@@ -32,11 +32,14 @@ def run(
     """Measure top-1, top-5, each class and confusions, with 95 % intervals."""
     import sys
 
+    from convarium import storage
     from convarium.costs.allocator import keep_freed_memory
     from convarium.deploy import quick
     from convarium.evaluation import evaluate
 
     keep_freed_memory()
+    if answers:
+        storage.must_be_writable(answers)
     judged = evaluate(model, data, part, mirror=mirror, engine=engine)
     if answers:
         judged.write_answers(answers)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from convarium.cli.asked import trained
+from convarium.cli.columns import shown
 
 if TYPE_CHECKING:
     import numpy as np
@@ -74,7 +75,7 @@ def run(
         print("\nThe file is the model's own, byte for byte.")
         return
     for path, reason in exported.parity.unequal:
-        print(f"read by one of the two only: {path}: {reason}", file=sys.stderr)
+        print(f"read by one of the two only: {shown(str(path))}: {reason}", file=sys.stderr)
     way = "resizes pictures itself" if exported.about["whole"] else "takes prepared squares"
     print(f"\nThe graph {way}. Compared with the model, file by file:\n{exported.parity}")
     print(f"\nNow: python {exported.folder / 'predict.py'} PICTURES")

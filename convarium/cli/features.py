@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,15 +32,17 @@ def run(
 ) -> None:
     """Write what the last layer is given for each picture; exit status 3 when any could not be read."""
     from convarium import storage
+    from convarium.answering import NO_FEATURES
     from convarium.costs.allocator import keep_freed_memory
     from convarium.errors import ArgumentError
 
     if out.suffix.lower() != ".npz":
         raise ArgumentError(f"{out} does not end in .npz, the format that NumPy reads")
-    if out.is_dir():
-        raise ArgumentError(f"{out} is a folder; name a file")
+    _must_be_free(out)
     keep_freed_memory()
     told = asked.told_by(model)
+    if "convarium_export" in told:
+        raise ArgumentError(NO_FEATURES)
     sources = asked.sources(pictures, told["preprocessing"].get("mode") == "F")
     found = asked.answering(model, engine, sources).features(sources)
     for path, reason in found.damaged:
@@ -50,6 +53,25 @@ def run(
     print(f"{out}: {count:,} pictures, {width:,} features each{bad}", file=sys.stderr)
     if found.damaged:
         raise typer.Exit(UNREADABLE)
+
+
+def _must_be_free(out: Path) -> None:
+    """Refuse, before anything is computed, a place that cannot be written, and a file of something else."""
+    import numpy as np
+
+    from convarium import storage
+    from convarium.errors import ArgumentError
+
+    storage.must_be_writable(out)
+    if not out.exists():
+        return
+    try:
+        with np.load(out, allow_pickle=False) as file:
+            ours = set(file.files) == {"paths", "features"}
+    except (OSError, ValueError, zipfile.BadZipFile):
+        ours = False
+    if not ours:
+        raise ArgumentError(f"{out} is there, and holds no features; choose another file, or remove it")
 
 
 def _write(found: Features, path: Path) -> None:

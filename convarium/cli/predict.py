@@ -118,7 +118,7 @@ def _going_on(model: str, engine: str, sources: Sequence[Source], file: AnswerFi
     from convarium.errors import ArgumentError, MissingExtra, RunError
 
     try:
-        return asked.answering(model, file.engine or engine, sources)
+        clf = asked.answering(model, file.engine or engine, sources, file.batch)
     except (ArgumentError, MissingExtra) as error:
         if file.engine is None:
             raise
@@ -127,6 +127,12 @@ def _going_on(model: str, engine: str, sources: Sequence[Source], file: AnswerFi
             f"the answers in {file.path} were computed by {file.engine}, and the rest cannot be ({reason}); mend that, "
             "or remove the file and start again"
         ) from error
+    if file.batch not in (None, clf.batch):
+        raise RunError(
+            f"the answers in {file.path} were computed {file.batch} at once, and now it would be {clf.batch}, with "
+            "other last digits; remove the file and start again"
+        )
+    return clf
 
 
 def _job(

@@ -87,7 +87,7 @@ def _decoded(
 ) -> Iterator[tuple[str, np.ndarray | None, str | None]]:
     """What `prepare` gives for each source, in order; while one is looked at, the next ones are worked on."""
     workers = _cores() + 1  # one more, for the time in which one waits for the disk
-    ahead = max(ahead, 2 * workers)
+    ahead = max(ahead, workers)
     coming: deque[Future[tuple[str, np.ndarray | None, str | None]]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         try:

@@ -282,6 +282,10 @@ def must_be_free(folder: Path, source: Path | None) -> None:
             or not any(folder.iterdir())
             or "convarium_export" in json.loads((folder / ABOUT).read_text("utf-8"))
         ):
+            place = folder.absolute()
+            while not place.exists():
+                place = place.parent
+            storage.must_be_writable(place / ABOUT)
             return
     raise RunError(f"{folder} holds other files; choose a new folder with -o, or empty it")
 
@@ -289,12 +293,29 @@ def must_be_free(folder: Path, source: Path | None) -> None:
 def placed(exported: Exported, staging: Path) -> Exported:
     """Move what is finished into its folder; until model.json is whole, nobody takes the folder for an export."""
     folder = storage.make_folder(exported.folder)
-    storage.write_text(folder / ABOUT, json.dumps({"convarium_export": FORMAT, "finished": False}) + "\n")
-    for name in {*FILES.values(), *(name for names in BESIDE.values() for name in names)} - {*exported.files}:
+    earlier = _earlier(folder)
+    begun = {"convarium_export": FORMAT, "finished": False, "files": [*{*earlier, *exported.files}]}
+    storage.write_text(folder / ABOUT, json.dumps(begun) + "\n")
+    for name in earlier:  # or one half of an old pair could be run with the other of the new one
         with contextlib.suppress(OSError):
-            (folder / name).unlink()  # of an earlier export
+            (folder / name).unlink()
     for name in exported.files:
         storage.write(folder / name, functools.partial(shutil.copyfile, staging / name))
     text = json.dumps(exported.about, ensure_ascii=False, indent=1)
     storage.write_text(folder / ABOUT, text + "\n")
     return replace(exported, files=(*exported.files, ABOUT))
+
+
+def _earlier(folder: Path) -> list[str]:
+    """Names of the files that an earlier export wrote, or had begun to write, into a folder."""
+    try:
+        told = json.loads((folder / ABOUT).read_text("utf-8"))
+        model = told.get("file")
+        names = told.get("files") or [model, *BESIDE.get(_format_of(model), ()), script.NAME]
+        return [name for name in names if isinstance(name, str) and Path(name).name == name]
+    except (OSError, ValueError, AttributeError):
+        return []
+
+
+def _format_of(file: str) -> str:
+    return next((to for to, name in FILES.items() if name == file), "")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -106,6 +106,26 @@ def choose(
     return job.decided()
 
 
+def remembered_rows(rows: Iterable[Row], compared: int) -> list[Row]:
+    """The rows to keep: what failed may go another time, and 16 bits agree on a few pictures by chance.
+
+    Args:
+        rows: of a table.
+        compared: pictures on which answers were compared.
+    """
+    return [r for r in rows if r.agreement is not None and (r.numbers == "float32" or compared >= CHECKED)]
+
+
+def decided_for(count: float, batch: int) -> float:
+    """So many pictures a decision is good for: only jobs smaller than a full batch are done in smaller ones.
+
+    Args:
+        count: pictures of the job for which everything was tried that pays.
+        batch: pictures at once.
+    """
+    return count if batch >= BATCH else min(count, batch)
+
+
 class _Job:
     """What is known of the ways by now: rates (pictures a second) of those that agree, and what is set up."""
 
@@ -116,7 +136,9 @@ class _Job:
         self.batch, self.file = batch, file
         self.work = Workpiece(subject, remembered.folder_of(file) if file else None)
         self.everything = ways(subject)
-        self.known: Mapping[str, dict[str, Any]] = remembered.known(file, batch) if file else {}
+        self.known: Mapping[str, dict[str, Any]] = (
+            remembered.known(file, batch, subject.device.type) if file else {}
+        )
         self.rates: dict[str, float] = {}
         self.setups: dict[str, float] = {PLAIN: 0.0}
         self.trials: dict[str, Trial] = {}
@@ -254,16 +276,18 @@ class _Job:
         return Chosen(name, ready, rate, ratio, rows, tuple(self.work.notes))
 
     def _remember(self, name: str, ready: Ready) -> None:
-        # What failed may have failed for want of room, and may go the next time.
-        rows = [trial.row for trial in self.trials.values() if trial.row.agreement is not None]
+        rows = remembered_rows([trial.row for trial in self.trials.values()], len(self.pictures))
         took = {trial.way.name: trial.own for trial in self.trials.values() if trial.ready}
         if took:
             written = {ONNX: self.work.writing} if self.work.writing > 0.5 else {}
             remembered.note_setups({**took, **written})
         if self.file is None or self.mode not in MODES:
             return
+        device = self.subject.device.type
         notes = [
             ready.keep(),
-            remembered.remember(self.file, self.mode, [r.to_dict() for r in rows], self.count),
+            remembered.remember(
+                self.file, self.mode, [r.to_dict() for r in rows], decided_for(self.count, self.batch), device
+            ),
         ]
         self.work.notes += filter(None, notes)

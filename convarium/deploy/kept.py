@@ -83,7 +83,7 @@ class Kept:
         stacked = np.ascontiguousarray(np.stack([rows[name] for name in names]))
         told = {"names": json.dumps(names), "sha256": hashlib.sha256(stacked.tobytes()).hexdigest()}
         try:
-            storage.make_folder(self.folder)
+            storage.make_folder(self.folder, storage.ELSEWHERE)
             self._sweep()
             storage.write(
                 self.folder / f"{title}.safetensors", lambda path: save_file({"rows": stacked}, path, told)

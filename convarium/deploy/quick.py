@@ -116,13 +116,16 @@ class Exported(Answering):
         return Given(np.empty((len(given), 0)), given, np.empty((len(given), 0), np.float32))
 
 
-def open(path: str | Path, mode: str = "auto", count: int = 1) -> Quick | Exported | None:
+def open(
+    path: str | Path, mode: str = "auto", count: int = 1, batch: int | None = None
+) -> Quick | Exported | None:
     """A classifier that answers without torch.
 
     Args:
         path: a classifier's file or the folder of its run, for which a way is remembered; or the folder of an export.
         mode: "auto", "exact" for float32 only, "plain", or the name of a way.
         count: pictures that will be asked for.
+        batch: as many at once; what is soonest done where None.
 
     Returns:
         What answers; None where nothing is remembered, or only torch can run it: then load the classifier.
@@ -139,7 +142,7 @@ def open(path: str | Path, mode: str = "auto", count: int = 1) -> Quick | Export
         return None
     from convarium.deploy import remembered
 
-    way = remembered.find(path, mode, count)
+    way = remembered.find(path, mode, count, batch)
     if way is None or way.needs_torch:
         return None
     told = answering.described(path / WEIGHTS if path.is_dir() else path)

@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 
 from convarium import storage
 from convarium.deploy import processor, runtimes
-from convarium.errors import CheckpointError, ConvariumError
+from convarium.errors import CheckpointError, ConvariumError, RunError
 
 MODEL = "model.onnx"
 TORCH = 3.5
@@ -84,17 +84,20 @@ class Remembered:
         if not whole(model):
             raise CheckpointError(f"{model} is gone or damaged; run `convarium engines` on the model again")
         if self.row["library"] == "openvino":
-            return runtimes.openvino(model, numbers, batch, threads, self.folder)
+            ready = runtimes.openvino(model, numbers, batch, threads, self.folder)
+            ready.keep()  # or each start would compile it again; where it cannot be kept, it runs all the same
+            return ready
         return runtimes.onnxruntime(model, batch, threads)
 
 
-def find(model_file: Path, mode: str = "auto", count: int = 1) -> Remembered | None:
+def find(model_file: Path, mode: str = "auto", count: int = 1, batch: int | None = None) -> Remembered | None:
     """The way that is done first with a job, of those measured before.
 
     Args:
         model_file: of the classifier, or the folder of its run; found again by its content.
         mode: "auto", "exact" or the name of a way.
         count: pictures of the job.
+        batch: as many at once; what is soonest done where None.
 
     Returns:
         The way, "plain" or another one of torch included; None where nothing is known, or not enough for so large
@@ -105,9 +108,9 @@ def find(model_file: Path, mode: str = "auto", count: int = 1) -> Remembered | N
         return None
     content = _read(folder / _VERDICTS)
     decided = content.get("decided", {})
-    if mode in MODES and count > GROWN * max(decided.get(mode, 0), decided.get("auto", 0)):
+    if mode in MODES and count > GROWN * max(decided.get(_decision(name), 0) for name in (mode, "auto")):
         return None
-    rows = [row for row in content.get("rows", []) if _fits(row, mode)]
+    rows = [row for row in content.get("rows", []) if _fits(row, mode) and batch in (None, row["batch"])]
     for row in sorted(rows, key=lambda row: seconds(row, count)):
         compiled = None
         if row["library"] == "openvino":
@@ -130,19 +133,27 @@ def seconds(row: Mapping[str, Any], count: int) -> float:
     return float(start + computed / row["images_per_second"])
 
 
-def known(model_file: Path, batch: int) -> dict[str, dict[str, Any]]:
+def known(model_file: Path, batch: int, device: str = "cpu") -> dict[str, dict[str, Any]]:
     """Everything that was measured here before, also what was refused, by the names of the ways.
 
     Args:
         model_file: of the classifier, or the folder of its run.
         batch: pictures at once.
+        device: where the classifier lies: "cpu", "cuda", ...
     """
     folder = folder_of(model_file)
     rows = _read(folder / _VERDICTS).get("rows", []) if folder else []
-    return {row["name"]: row for row in rows if _here(row) and row["batch"] == batch}
+    asked = (batch, device)
+    return {row["name"]: row for row in rows if _here(row) and (row["batch"], row["device"]) == asked}
 
 
-def remember(model_file: Path, mode: str, rows: Sequence[Mapping[str, Any]], count: float = 1e12) -> str:
+def remember(
+    model_file: Path,
+    mode: str,
+    rows: Sequence[Mapping[str, Any]],
+    count: float = 1e12,
+    device: str = "cpu",
+) -> str:
     """Keep what was measured, in the place of what was known of the same ways.
 
     Args:
@@ -151,6 +162,7 @@ def remember(model_file: Path, mode: str, rows: Sequence[Mapping[str, Any]], cou
         rows: of a table, those that were run; "name", "library", "numbers", "batch", "threads", "agrees" and
             "images_per_second" are needed.
         count: pictures of the job for which was decided; without, everything was tried.
+        device: where the classifier lay: "cpu", "cuda", ...
 
     Returns:
         Why it could not be kept; empty where it is.
@@ -162,10 +174,11 @@ def remember(model_file: Path, mode: str, rows: Sequence[Mapping[str, Any]], cou
         "machine": processor.fingerprint(),
         "versions": processor.versions(),
         "allowed": processor.threads(),
+        "device": device,
     }
     new = [{**row, **made} for row in rows]
     try:
-        storage.make_folder(folder)
+        storage.make_folder(folder, storage.ELSEWHERE)
         with _alone(folder):
             content = _read(folder / _VERDICTS)
             replaced = {_key(row) for row in new}
@@ -175,7 +188,8 @@ def remember(model_file: Path, mode: str, rows: Sequence[Mapping[str, Any]], cou
                 row for row in old if row["machine"] != made["machine"] or row["versions"] == made["versions"]
             ]
             decided = dict(content.get("decided", {})) if old else {}
-            decided[mode] = max(count, decided.get(mode, 0))
+            here = _decision(mode)
+            decided[here] = max(count, decided.get(here, 0))
             _write(folder / _VERDICTS, {"decided": decided, "rows": [*old, *new]})
     except (ConvariumError, OSError, NotImplementedError, Timeout) as error:
         return f"what was measured is not kept for the next time: {error}"
@@ -190,6 +204,9 @@ def forget(model_file: Path) -> bool:
 
     Returns:
         Whether there was anything.
+
+    Raises:
+        RunError: it cannot be removed.
     """
     import shutil
 
@@ -197,6 +214,8 @@ def forget(model_file: Path) -> bool:
     if folder is None or not folder.is_dir():
         return False
     shutil.rmtree(folder, ignore_errors=True)
+    if folder.is_dir():
+        raise RunError(f"{folder} cannot be removed; set CONVARIUM_CACHE to a folder that can be written")
     return True
 
 
@@ -230,7 +249,7 @@ def note_setups(measured: Mapping[str, float]) -> None:
     """
     path = storage.cache_folder() / "engines" / _SETUPS
     with suppress(ConvariumError, OSError, NotImplementedError, Timeout):
-        storage.make_folder(path.parent)
+        storage.make_folder(path.parent, storage.ELSEWHERE)
         with _alone(path.parent):
             content = _read(path)
             here = processor.fingerprint()
@@ -281,8 +300,13 @@ def _here(row: Mapping[str, Any]) -> bool:
     return bool(same and row["allowed"] == processor.threads())
 
 
+def _decision(mode: str) -> str:
+    """What was decided holds for a mode on this processor, with as many threads."""
+    return f"{mode}, {processor.threads()} threads, {processor.fingerprint()}"
+
+
 def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    return tuple(row[name] for name in ("name", "batch", "allowed", "machine"))
+    return tuple(row[name] for name in ("name", "batch", "device", "allowed", "machine"))
 
 
 _NEEDED = {"name", "library", "numbers", "batch", "threads", "agrees", "images_per_second", "setup"}
@@ -296,7 +320,8 @@ def _read(path: Path) -> dict[str, Any]:
         if told["format"] != _FORMAT or told["sha256"] != _checksum(content):
             return {}
         if not all(
-            row.keys() >= {*_NEEDED, "machine", "versions", "allowed"} for row in content.get("rows", [])
+            row.keys() >= {*_NEEDED, "machine", "versions", "allowed", "device"}
+            for row in content.get("rows", [])
         ):
             return {}
         return dict(content)

@@ -220,7 +220,7 @@ def _settings(numbers: str, threads: int) -> dict[str, Any]:
 def _keep(compiled: Any, folder: Path, numbers: str, batch: int, threads: int) -> str:
     try:
         content = compiled.export_model().getvalue()
-        storage.make_folder(folder)
+        storage.make_folder(folder, storage.ELSEWHERE)
         place = folder / _title(numbers, batch, threads)
         storage.write(place, lambda path: _write(path, _digest(content), content))
     except Exception as error:  # a full disk, or what OpenVINO cannot export: it will be compiled again

@@ -189,7 +189,7 @@ class Workpiece:
     def has_onnx(self) -> bool:
         """Whether the ONNX file is there; one that cannot be written is not tried twice."""
         kept = self.folder / remembered.MODEL if self.folder else None
-        return self._onnx is not None or (kept is not None and kept.is_file())
+        return self._onnx is not None or (kept is not None and remembered.whole(kept))
 
     def _written(self) -> Path:
         shape = (2, self.subject.preprocessing.channels, self.size, self.size)
@@ -204,7 +204,7 @@ class Workpiece:
 
         if self.folder:
             try:
-                path = storage.make_folder(self.folder) / remembered.MODEL
+                path = storage.make_folder(self.folder, storage.ELSEWHERE) / remembered.MODEL
                 storage.write(path, write)
                 remembered.seal(path)
                 return path
