@@ -165,6 +165,18 @@ def test_a_model_answers_without_torch_and_without_this_package(to, tmp_path):
         assert row["unsure"] == said.unsure
 
 
+def test_the_program_prints_names_that_are_no_text(tmp_path):
+    done = exported(classifier(create("lenet5")), "onnx", tmp_path / "out")
+    odd = os.fsencode(tmp_path) + b"/\xff.png"
+    noise(30, 30).save(tmp_path / "a.png")
+    (tmp_path / "a.png").rename(os.fsdecode(odd))
+    command = [sys.executable, str(done.folder / "predict.py"), odd, odd]
+    ended = subprocess.run(
+        command, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "ascii:strict"}
+    )
+    assert ended.returncode == 0 and ended.stdout.count(b"\\udcff.png: \\u") == 2, ended.stderr
+
+
 def test_the_program_prints_lines_for_people(tmp_path):
     done = exported(classifier(create("lenet5")), "onnx", tmp_path / "out", whole=False)
     noise(40, 40).save(tmp_path / "a.png")
