@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -118,8 +119,11 @@ def test_16_bits_that_were_compared_on_few_pictures_are_not_remembered():
     rows = [Row(name, numbers, "torch", 8, 1, None, 0.0, None, "") for name, numbers in
             (("plain", "float32"), ("eager-bf16", "bfloat16"))]  # fmt: skip
     assert remembered_rows(rows, 40) == []  # none was compared
-    rows = [replace(one, agreement=object()) for one in rows]
-    assert remembered_rows(rows, 32) == rows and remembered_rows(rows, 31) == rows[:1]
+    good, bad = (SimpleNamespace(refused=refused) for refused in ("", "flips"))
+    agreed = [replace(one, agreement=good) for one in rows]
+    assert remembered_rows(agreed, 32) == agreed and remembered_rows(agreed, 31) == agreed[:1]
+    others = [replace(one, agreement=bad) for one in rows]
+    assert remembered_rows(others, 1) == others
 
 
 def test_a_cache_that_cannot_be_removed_is_told(model, folder, monkeypatch):
