@@ -8,6 +8,7 @@ Every way is a process of its own, from its start to its last answer; they take 
     script      torchvision: PIL, Resize 256, CenterCrop 224, a DataLoader of two workers, batch 32, float32
     first       convarium predict with nothing remembered
     again       convarium predict once a way is remembered
+    one         the same of a single picture, from a process's start
     decode      our decoding and resizing alone, in a process that has begun
     inference   the remembered way alone, on pictures that are prepared
 
@@ -92,6 +93,8 @@ def main() -> None:
             for name, command in (("script", script), ("again", ours)):
                 seconds, said = timed(command, cache)
                 times[name].append(seconds)
+        one = min(asked.pictures.rglob("*.[jJ][pP]*[gG]"))
+        single = [timed([CONVARIUM, "predict", asked.model, one, "--json"], cache)[0] for _ in range(5)]
         parts = json.loads(timed([PARTS, asked.model, asked.pictures], cache)[1].splitlines()[-1])
         count = len(said.splitlines())
     middle = {name: statistics.median(found) for name, found in times.items()}
@@ -99,6 +102,9 @@ def main() -> None:
     print(f"script     {middle['script']:7.2f} s")
     print(f"first      {first:7.2f} s   {middle['script'] / first:.2f} times as fast")
     print(f"again      {middle['again']:7.2f} s   {middle['script'] / middle['again']:.2f} times as fast")
+    print(
+        f"one        {statistics.median(single):7.2f} s   a single picture, {min(single):.2f} to {max(single):.2f}"
+    )
     print(f"decode     {parts['decode']:7.2f} s   alone")
     print(f"inference  {parts['inference']:7.2f} s   alone")
 
