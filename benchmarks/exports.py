@@ -81,7 +81,7 @@ def classifier(name: str, files: list[Path]) -> Classifier:
 
 def line(name: str, clf: Classifier, to: str, place: Path, files: list[Path]) -> str:
     """What came of one export."""
-    source = clf.save(place / "source" / "model.safetensors") if to == "safetensors" else None
+    source = clf.save(place / "model.safetensors") if to == "safetensors" else None
     known = {"temperature": clf.temperature, "threshold": clf.threshold}
     began = time.perf_counter()
     done = export.export(
