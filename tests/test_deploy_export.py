@@ -18,12 +18,11 @@ import torch
 from PIL import Image
 from torch import nn
 
-from convarium import storage
 from convarium.classifier import Classifier, load
 from convarium.cli import export as verb
 from convarium.data.preprocessing import Preprocessing
-from convarium.deploy import export, openvino_file, parity, quick, resizing, script, silent
-from convarium.errors import ArgumentError, CheckpointError, DataError, PictureError, RunError
+from convarium.deploy import export, openvino_file, parity, resizing, script, silent
+from convarium.errors import ArgumentError, CheckpointError, DataError, PictureError
 from convarium.models import create
 from convarium.packing import pack
 from tests.test_models_onnx import operators_are_listed_once  # noqa: F401 (a fixture, for this file too)
@@ -310,52 +309,6 @@ def test_safetensors_is_the_model_s_own_file(tmp_path):
     assert (done.folder / "model.safetensors").read_bytes() == (tmp_path / "model.safetensors").read_bytes()
     assert json.loads((done.folder / "model.json").read_text("utf-8"))["classes"] == list(clf.classes)
     assert load(done.folder / "model.safetensors").classes == clf.classes
-
-
-def test_an_export_that_was_cut_off_is_no_export_and_can_be_made_again(tmp_path, monkeypatch):
-    clf, folder = classifier(create("lenet5")), tmp_path / "out"
-    clf.save(tmp_path / "model.safetensors")
-    exported(clf, "safetensors", folder, source=tmp_path / "model.safetensors")
-    write = storage.write
-
-    def cut(path, writer):
-        if path == folder / script.NAME:
-            raise KeyboardInterrupt
-        write(path, writer)
-
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(storage, "write", cut)
-        exported(clf, "openvino", folder)
-    with pytest.raises(CheckpointError, match="export the model anew"):
-        quick.open(folder)
-    exported(clf, "onnx", folder)
-    assert {file.name for file in folder.iterdir()} == {"model.onnx", script.NAME, "model.json"}
-    assert quick.open(folder).way == "onnxruntime"
-
-
-def test_files_of_an_earlier_export_go_and_those_of_others_stay(tmp_path):
-    clf, folder = classifier(create("lenet5")), tmp_path / "out"
-    exported(clf, "openvino", folder)
-    for name in ("model.onnx", "notes.txt"):
-        (folder / name).write_text("mine")
-    clf.save(tmp_path / "model.safetensors")
-    exported(clf, "safetensors", folder, source=tmp_path / "model.safetensors")
-    assert {file.name for file in folder.iterdir()} == {
-        "model.safetensors",
-        "model.json",
-        "model.onnx",
-        "notes.txt",
-    }
-    assert (folder / "model.onnx").read_text() == "mine"
-
-
-def test_a_place_that_cannot_be_written_is_told_before_the_work(tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        storage, "must_be_writable", lambda path: (_ for _ in ()).throw(RunError(f"cannot write {path}"))
-    )
-    monkeypatch.setattr(export, "traced", lambda *asked: pytest.fail("began"))
-    with pytest.raises(RunError, match="cannot write"):
-        exported(classifier(create("lenet5")), "onnx", tmp_path / "a" / "b")
 
 
 def test_real_weights_on_real_photographs(shared, tmp_path):

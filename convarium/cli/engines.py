@@ -55,15 +55,16 @@ def run(
         table = measure(
             clf, some, batch, mode=mode, seconds=seconds, made=made, folder=folder, on_progress=tell
         )
-        notes = [*table.notes]
+        failed, notes = [*table.notes], list[str]()
         if file and not made:
-            notes += _remember(clf, some, file, table, tell)
-    kept = file is not None and not made and not notes
+            wrong, notes = _remember(clf, some, file, table, tell)
+            failed += wrong
+    kept = file is not None and not made and not failed
     if as_json:
         print(json.dumps({"model": model, **table.to_dict(), "remembered": kept}, allow_nan=False))
     else:
         _print(model, table, clf)
-    for note in notes:
+    for note in (*failed, *notes):
         _say(f"note: {note}")
     if kept:
         _say("remembered: predict takes it from now on")
@@ -134,8 +135,12 @@ def _pictures(clf: Classifier, asked: list[str]) -> tuple[np.ndarray, bool]:
 
 def _remember(
     clf: Classifier, some: np.ndarray, file: Path, table: Table, tell: Callable[[str], None]
-) -> list[str]:
-    """Keep the table; and, for one picture at a time, the best way that starts without torch. What went wrong."""
+) -> tuple[list[str], list[str]]:
+    """Keep the table; and, for one picture at a time, the best way that starts without torch.
+
+    Returns:
+        What went wrong, and what is not remembered on purpose.
+    """
     from convarium.deploy import remembered
     from convarium.deploy.job import CHECKED, decided_for, remembered_rows
     from convarium.deploy.measuring import best_of, measure
@@ -147,16 +152,16 @@ def _remember(
         tables.append(
             measure(clf, some, 1, mode=table.mode, seconds=2, folder=folder, only=[single], on_progress=tell)
         )
-    rows = [row.to_dict() for found in tables for row in remembered_rows(found.rows, len(some))]
-    notes = [note for found in tables[1:] for note in found.notes]
-    if len(some) < CHECKED:
-        notes.append(
-            f"answers were compared on {len(some)} pictures, where 16 bits may agree by chance; give {CHECKED} to have "
-            "such ways remembered"
-        )
+    rows = [row for found in tables for row in remembered_rows(found.rows, len(some))]
+    short = {row.name for found in tables for row in found.rows if row.agrees} - {row.name for row in rows}
+    notes = [
+        f"{name} is not remembered: on {len(some)} pictures 16 bits may agree by chance; give {CHECKED}"
+        for name in sorted(short)
+    ]
     count = decided_for(1e12, table.rows[0].batch)
-    notes.append(remembered.remember(file, table.mode, rows, count, clf.device.type))
-    return [note for note in notes if note]
+    why = remembered.remember(file, table.mode, [row.to_dict() for row in rows], count, clf.device.type)
+    failed = [note for found in tables[1:] for note in found.notes]
+    return [*failed, *filter(None, [why])], notes
 
 
 @contextmanager
