@@ -140,10 +140,10 @@ class Classifier(Answering):
         rest = [
             source for place, source in enumerate(sources[:READ]) if place % step or place >= count * step
         ]
-        found: list[np.ndarray] = []
-        for start in range(0, len(spread) + len(rest), count):
-            some = [*spread, *rest][start : start + count]
-            found += [group.pictures for group in self.groups(some) if group.pictures is not None]
+        order, found = [*spread, *rest], list[np.ndarray]()
+        for start in range(0, len(order), count):
+            groups = self.groups(order[start : start + count])
+            found += [group.pictures for group in groups if group.pictures is not None]
             if sum(map(len, found)) >= count:
                 break
         return np.concatenate(found)[:count] if found else None

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from convarium.classifier import Classifier, load
-from convarium.cli import answer_file, asked, predict
+from convarium.cli import answer_file, asked
 from convarium.data.ahead import begun
 from convarium.data.preprocessing import Preprocessing
 from convarium.errors import ArgumentError
@@ -92,7 +92,7 @@ ENDS = pytest.mark.parametrize("end", [".jsonl", ".csv"])
 @ENDS
 def test_answers_are_those_of_the_library_in_the_order_asked(run, whole, tmp_path, end):
     status, said = run(tmp_path / f"a{end}")
-    assert status == predict.UNREADABLE
+    assert status == asked.UNREADABLE
     assert said == f"{tmp_path}/a{end}: 150 pictures, of which 22 could not be read\n"
     assert (tmp_path / f"a{end}").read_bytes() == whole[end]
     about = json.loads((tmp_path / f"a{end}.about.json").read_text("utf-8"))
@@ -132,7 +132,7 @@ def test_ctrl_c_leaves_what_was_done_and_resume_gives_the_same_file(run, whole, 
     assert whole[end].startswith(out.read_bytes()) and 0 < out.stat().st_size < len(whole[end])
     status, said = run(out)
     assert status == 2 and "go on with --resume, or remove it" in said
-    assert run(out, "--resume")[0] == predict.UNREADABLE
+    assert run(out, "--resume")[0] == asked.UNREADABLE
     assert out.read_bytes() == whole[end]
 
 
@@ -150,7 +150,7 @@ def test_a_file_cut_anywhere_is_completed(run, whole, tmp_path, end, part):
     (tmp_path / f"a{end}.about.json").write_text(json.dumps({**about, "finished": False}), "utf-8")
     cut = len(whole[end]) - 1 if part < 0 else int(part * len(whole[end]))
     out.write_bytes(whole[end][:cut])
-    assert run(out, "--resume")[0] == predict.UNREADABLE
+    assert run(out, "--resume")[0] == asked.UNREADABLE
     assert out.read_bytes() == whole[end]
 
 
@@ -176,7 +176,7 @@ def test_a_finished_file_is_not_computed_again_where_resume_is_asked(run, whole,
     out = tmp_path / "a.jsonl"
     run(out)
     monkeypatch.setattr(asked, "answering", None)
-    assert run(out, "--resume")[0] == predict.UNREADABLE
+    assert run(out, "--resume")[0] == asked.UNREADABLE
     assert out.read_bytes() == whole[".jsonl"]
 
 
@@ -302,7 +302,7 @@ def test_two_runs_do_not_write_one_file(run, made, tmp_path):
         fcntl.flock(other, fcntl.LOCK_EX)
         status, said = run(out)
         assert status == 2 and f"another run is writing {out}" in said
-    assert run(out)[0] == predict.UNREADABLE
+    assert run(out)[0] == asked.UNREADABLE
 
 
 def test_a_place_that_cannot_be_written_is_told(run, tmp_path):

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from convarium.classifier import Classifier
     from convarium.data.ahead import Source
 
+UNREADABLE = 3  # exit status when a picture could not be read
+
 
 def told_by(model: str) -> dict[str, Any]:
     """What a classifier, a run or an export says of itself.

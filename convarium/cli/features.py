@@ -16,8 +16,6 @@ from convarium.cli.columns import shown
 if TYPE_CHECKING:
     from convarium.answering import Features
 
-UNREADABLE = 3  # exit status when a picture could not be read
-
 
 def run(
     model: str = typer.Argument(help="The .safetensors file of a classifier, or the folder of a run."),
@@ -52,7 +50,7 @@ def run(
     bad = f"; {len(found.damaged):,} more could not be read" if found.damaged else ""
     print(f"{out}: {count:,} pictures, {width:,} features each{bad}", file=sys.stderr)
     if found.damaged:
-        raise typer.Exit(UNREADABLE)
+        raise typer.Exit(asked.UNREADABLE)
 
 
 def _must_be_free(out: Path) -> None:

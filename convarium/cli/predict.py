@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from convarium.cli.answer_file import AnswerFile, Job
     from convarium.data.ahead import Source
 
-UNREADABLE = 3  # exit status when a picture could not be read
-
 
 def run(
     model: str = typer.Argument(
@@ -78,7 +76,7 @@ def run(
             print(f"{out}: {file.done:,} pictures{bad}", file=sys.stderr)
             failed = file.unreadable > 0
     if failed:
-        raise typer.Exit(UNREADABLE)
+        raise typer.Exit(asked.UNREADABLE)
 
 
 def _answered(

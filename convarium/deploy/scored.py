@@ -8,6 +8,7 @@ import shutil
 import tempfile
 import time
 import weakref
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -175,10 +176,9 @@ class Workpiece:
             Exception: what torch raises on a network that it cannot write.
         """
         if self._onnx is None:
-            kept = self.folder / remembered.MODEL if self.folder else None
             try:
                 began = time.perf_counter()
-                self._onnx = kept if kept and remembered.whole(kept) else self._written()
+                self._onnx = self._kept or self._written()
                 self.writing = time.perf_counter() - began
             except Exception as error:
                 self._onnx = error
@@ -188,8 +188,13 @@ class Workpiece:
 
     def has_onnx(self) -> bool:
         """Whether the ONNX file is there; one that cannot be written is not tried twice."""
+        return self._onnx is not None or self._kept is not None
+
+    @cached_property
+    def _kept(self) -> Path | None:
+        """The ONNX file that was kept, where it is whole: all of it is read to tell, so only once."""
         kept = self.folder / remembered.MODEL if self.folder else None
-        return self._onnx is not None or (kept is not None and remembered.whole(kept))
+        return kept if kept and remembered.whole(kept) else None
 
     def _written(self) -> Path:
         shape = (2, self.subject.preprocessing.channels, self.size, self.size)
