@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from convarium.costs import machine as machine_module
+from convarium import limits
 from convarium.costs import peaks as peaks_module
-from convarium.costs.machine import Machine, cores, free_memory, memory, this_machine, threads
+from convarium.costs.machine import Machine, this_machine, threads
 from convarium.costs.peaks import Peak, peak, remembered, roofline
 from convarium.costs.records import Records
 from convarium.errors import ArgumentError
+from convarium.limits import cores, free_memory, memory
 
 ROOT = Path(__file__).resolve().parent.parent
 PEAK = Peak("cpu", "fp32", 1, flops=100e9, bandwidth=10e9)
@@ -72,13 +73,13 @@ def test_what_differs_in_a_machine_shows_in_its_fingerprint(change):
 def test_the_quota_of_a_container_cuts_the_cores(tmp_path, monkeypatch, files, expected):
     for name, text in files.items():
         (tmp_path / name).write_text(text)
-    monkeypatch.setattr(machine_module, "_groups", lambda: [tmp_path])
+    monkeypatch.setattr(limits, "_groups", lambda: [tmp_path])
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
     assert cores() == expected
 
 
 def test_the_limit_of_a_container_cuts_the_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr(machine_module, "_groups", lambda: [tmp_path])
+    monkeypatch.setattr(limits, "_groups", lambda: [tmp_path])
     (tmp_path / "memory.max").write_text("max\n")
     whole = memory()
     (tmp_path / "memory.max").write_text("1048576\n")

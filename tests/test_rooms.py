@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "convarium"
 
 ROOMS = (
-    *("errors", "storage", "layers", "joins", "net", "models", "costs", "draw"),
+    *("errors", "storage", "limits", "layers", "joins", "net", "models", "costs", "draw"),
     *("data", "training", "methods", "judge", "answering"),
     *("explain", "zeroshot", "deploy", "lab", "extract", "classifier", "packing"),
     *("evaluation", "account", "sitting", "beginning", "planning", "api", "choosing"),

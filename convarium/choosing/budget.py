@@ -15,10 +15,11 @@ from convarium.costs import choose as search
 from convarium.costs.candidate import check
 from convarium.costs.choose import Choice, Limits, Option
 from convarium.costs.latency import Candidate, measure
-from convarium.costs.machine import cores, this_machine
+from convarium.costs.machine import this_machine
 from convarium.costs.peaks import Peak, peak
 from convarium.costs.records import Records
 from convarium.errors import ArgumentError
+from convarium.limits import cores
 
 SECONDS = 1.5
 """Of running time for one network, at most, in the first measurement."""

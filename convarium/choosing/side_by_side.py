@@ -19,10 +19,10 @@ from convarium.costs.candidate import NUMBERS, WEIGHTS, Candidate, check
 from convarium.costs.choose import pareto
 from convarium.costs.cost import Cost, cost
 from convarium.costs.latency import Latency, keep, measure
-from convarium.costs.machine import cores
 from convarium.costs.memory import memory
 from convarium.costs.records import Records
 from convarium.errors import ArgumentError
+from convarium.limits import cores
 from convarium.models import front
 
 

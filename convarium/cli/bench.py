@@ -209,8 +209,8 @@ def _earlier(candidate: Candidate, records: Records, days: float) -> tuple[Laten
 
 def _must_fit(candidates: Sequence[Candidate], works: Sequence[Work]) -> None:
     """Ask before: a system without memory ends the process, it does not refuse."""
-    from convarium.costs.machine import free_memory
     from convarium.errors import ArgumentError
+    from convarium.limits import free_memory
 
     free = free_memory()
     for candidate, asked in zip(candidates, works, strict=True):

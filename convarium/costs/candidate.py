@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from convarium.costs.machine import cores, this_machine, threads
+from convarium.costs.machine import this_machine, threads
 from convarium.errors import ArgumentError
+from convarium.limits import cores
 
 DTYPES = {
     "fp32": "float32 throughout",

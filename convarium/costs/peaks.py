@@ -15,9 +15,10 @@ from datetime import UTC, datetime
 import torch
 from torch import Tensor, nn
 
-from convarium.costs.machine import free_memory, this_machine, threads
+from convarium.costs.machine import this_machine, threads
 from convarium.costs.records import Records
 from convarium.errors import ArgumentError
+from convarium.limits import free_memory
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 

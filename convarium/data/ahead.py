@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from convarium.errors import ArgumentError
+from convarium.limits import cores
 
 Source = str | Path | Image.Image | np.ndarray
 WANTED = "give paths, PIL pictures or uint8 arrays, one or several"
@@ -86,7 +86,7 @@ def _decoded(
     ahead: int,
 ) -> Iterator[tuple[str, np.ndarray | None, str | None]]:
     """What `prepare` gives for each source, in order; while one is looked at, the next ones are worked on."""
-    workers = _cores() + 1  # one more, for the time in which one waits for the disk
+    workers = cores() + 1  # one more, for the time in which one waits for the disk
     ahead = max(ahead, workers)
     coming: deque[Future[tuple[str, np.ndarray | None, str | None]]] = deque()
     with ThreadPoolExecutor(workers) as pool:
@@ -100,11 +100,3 @@ def _decoded(
         finally:
             for one in coming:
                 one.cancel()
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # macOS, Windows
-        return os.cpu_count() or 1

@@ -35,6 +35,7 @@ from convarium import storage
 from convarium.data.pictures import Picture, PictureSet, contents
 from convarium.data.preprocessing import Preprocessing
 from convarium.errors import DataError, RunError
+from convarium.limits import cores
 
 _MARK = b"convarium 1\n"
 _BLOCK = 1 << 26
@@ -233,7 +234,7 @@ def _read(
         # Copied on writing: torch has no tensors that cannot be written to, and the file must stay as it is.
         mapped = np.memmap(path, np.uint8, "c", shape=(start,))
         blocks = [mapped[at : at + _BLOCK] for at in range(0, start, _BLOCK)]
-        with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
+        with ThreadPoolExecutor(min(16, cores())) as pool:
             if list(pool.map(zlib.crc32, blocks)) != content["crc32"]:
                 return None
     except (OSError, ValueError, KeyError, TypeError):

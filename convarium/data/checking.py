@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 import threading
 import time
 from collections import deque
@@ -23,6 +22,7 @@ from convarium.data import cache as files
 from convarium.data.pictures import PictureSet
 from convarium.data.preprocessing import Preprocessing
 from convarium.errors import PictureError
+from convarium.limits import cores
 
 _CHUNK = 16
 
@@ -158,7 +158,7 @@ def _look(
         return len(positions), made, bad, seen, time.thread_time() - began
 
     chunks = (range(first, min(first + _CHUNK, len(every))) for first in range(0, len(every), _CHUNK))
-    workers = threads or min(16, os.cpu_count() or 1)
+    workers = threads or min(16, cores())
     lanes, done = 1, 0
     pool = ThreadPoolExecutor(workers)
     try:

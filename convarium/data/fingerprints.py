@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -23,6 +22,7 @@ from PIL import Image
 
 from convarium.data.decode import decode, formats, quiet, read
 from convarium.errors import PictureError
+from convarium.limits import cores
 
 SIDE = 16
 """Side of the thumbnails that pictures are compared by, in pixels."""
@@ -155,7 +155,7 @@ def look_at_all(
                 looked.facts[position], looked.thumbs[position] = found
         return len(positions)
 
-    workers = threads or min(16, os.cpu_count() or 1)
+    workers = threads or min(16, cores())
     chunks = (range(first, min(first + _CHUNK, count)) for first in range(0, count, _CHUNK))
     pool, done = ThreadPoolExecutor(workers), 0
     try:

@@ -9,7 +9,8 @@ from contextlib import suppress
 from functools import cache
 from importlib import metadata
 
-from convarium.costs.machine import cores, cpuinfo
+from convarium.costs.machine import cpuinfo
+from convarium.limits import cores
 
 SHORT = {"avx512_bf16", "amx_bf16", "bf16"}
 """Instructions of which one is needed to multiply bfloat16 numbers; without, they are slower than float32."""

@@ -15,9 +15,9 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from convarium.costs.machine import free_memory
 from convarium.costs.memory import largest_batch
 from convarium.errors import ArgumentError
+from convarium.limits import free_memory
 from convarium.training import optim, step
 from convarium.training.precision import Precision
 from convarium.training.recipes import Recipe

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import torch
 
-from convarium.costs.machine import cores
+from convarium.limits import cores
 from convarium.training import optim, step
 from convarium.training.checkpoint import Progress
 from convarium.training.recipes import Recipe
