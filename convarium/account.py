@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from PIL import Image
-from torchvision.transforms.v2.functional import to_pil_image
 
 from convarium.classifier import Classifier
 from convarium.costs.cost import cost
@@ -142,9 +141,11 @@ def _picture(held: Checked, index: int, preprocessing: Preprocessing) -> Image.I
     except PictureError:
         if held.prepared is None:
             return Image.new("L", (8, 8), 128)
-        if not preprocessing.deep:
-            return to_pil_image(held.prepared[index])
         opened = held.prepared[index].permute(1, 2, 0).numpy()
+        if not preprocessing.deep:
+            return Image.fromarray(
+                np.ascontiguousarray(opened.squeeze(2) if opened.shape[2] == 1 else opened)
+            )
     return thumbnails.stretched(opened) if isinstance(opened, np.ndarray) else opened
 
 

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms.v2 import functional as F
 
 from convarium.data import batched, policies
 from convarium.data.preprocessing import Preprocessing, from_fields
@@ -150,6 +149,8 @@ class Augment:
         """
         if self.area is None:
             return preprocessing.prepare(image)
+        from torchvision.transforms.v2 import functional as F  # seconds to import, so only where it is needed
+
         row = dict(zip(batched.NAMES, numbers.tolist(), strict=False))
         whole = preprocessing.resizable(image)
         height, width = F.get_size(whole)

@@ -14,11 +14,11 @@ Every number belongs to the picture (see `batched`), and so does the result, in 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from types import ModuleType
 
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.transforms.v2 import functional as F
 
 from convarium.data import batched
 
@@ -157,6 +157,13 @@ def _solarized(pictures: Tensor, strength: np.ndarray) -> Tensor:
     return torch.where(pictures >= least, 255 - pictures, pictures)
 
 
+def _theirs() -> ModuleType:
+    """torchvision's functions; seconds to import, so only where they are called for."""
+    from torchvision.transforms.v2 import functional
+
+    return functional
+
+
 _OPERATIONS: Mapping[str, Callable[[Tensor, np.ndarray, int], Tensor]] = {
     "shear_x": lambda p, s, fill: _sheared(p, s, 0 * s, fill),
     "shear_y": lambda p, s, fill: _sheared(p, 0 * s, s, fill),
@@ -169,7 +176,7 @@ _OPERATIONS: Mapping[str, Callable[[Tensor, np.ndarray, int], Tensor]] = {
     "sharpness": lambda p, s, fill: batched.sharpness(p, 1 + 0.9 * s),
     "posterize": lambda p, s, fill: _posterized(p, s),
     "solarize": lambda p, s, fill: _solarized(p, s),
-    "autocontrast": lambda p, s, fill: F.autocontrast(p),
-    "equalize": lambda p, s, fill: F.equalize(p),
+    "autocontrast": lambda p, s, fill: _theirs().autocontrast(p),
+    "equalize": lambda p, s, fill: _theirs().equalize(p),
     "invert": lambda p, s, fill: 255 - p,
 }
