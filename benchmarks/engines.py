@@ -178,7 +178,7 @@ def ours(
     from convarium.costs.machine import this_machine
     from convarium.data.preprocessing import Preprocessing
     from convarium.deploy import remembered
-    from convarium.deploy.engine import choose
+    from convarium.deploy.job import choose
     from convarium.deploy.measuring import filled, tried
     from convarium.deploy.scored import Workpiece
     from convarium.deploy.ways import PLAIN, ways

@@ -46,7 +46,7 @@ class Classifier(Answering):
 
     Attributes:
         temperature: that scores are divided by before softmax.
-        engine: how the network is run: a faster way that was seen to agree (see `deploy.engine`), or None for the
+        engine: how the network is run: a faster way that was seen to agree (see `deploy.job`), or None for the
             plain one, in float32.
         outlier: tells pictures of another kind; None where none was fitted.
         threshold: probability above which an answer is relied on; 0 where none was fitted.

@@ -6,10 +6,15 @@ import errno
 import hashlib
 import os
 import tempfile
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from convarium.errors import RunError
+
+LEFT = 3600.0
+"""Seconds after which an unfinished file belongs to nobody."""
 
 
 def write(path: Path, writer: Callable[[Path], object]) -> None:
@@ -36,6 +41,18 @@ def write(path: Path, writer: Callable[[Path], object]) -> None:
         if reason is None:
             raise
         raise RunError(f"cannot write {path}: {reason}") from error
+
+
+def sweep(folder: Path) -> None:
+    """Remove what processes that were killed while they wrote have left; one that writes now is younger.
+
+    Args:
+        folder: in which `write` writes.
+    """
+    for left in folder.glob(".*.tmp"):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > LEFT:
+                left.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

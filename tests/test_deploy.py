@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from convarium.deploy import engine, fused, kept
+from convarium.data.preprocessing import Preprocessing
+from convarium.deploy import fused, halves, job, kept
 from convarium.models import create
 from tests.tiny import TINY, tiny
 
@@ -42,33 +43,49 @@ def test_norms_behind_convolutions_are_gone_and_sums_are_computed_with_them():
     assert "+" not in graph.code
 
 
-def test_the_network_itself_is_left_as_it_was():
+def chosen(net, count=10**6, **options):
+    """The way in which rows of a trunk are computed, tried on four pictures; and these."""
+    some = torch.randint(0, 256, (4, net.in_channels, net.size, net.size), dtype=torch.uint8).numpy()
+    look = Preprocessing(net.size, "L" if net.in_channels == 1 else "RGB")
+    trunk = halves.trunk(net).eval()
+    found = halves.chosen(trunk, look, torch.device("cpu"), some, count, **options)
+    with torch.inference_mode():
+        return found, some, trunk(look.normalise(torch.from_numpy(some))).flatten(1)
+
+
+def test_rows_of_a_trunk_by_the_way_that_was_chosen():
     net = create("resnet18", size=32, classes=3)
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-    engine.fastest(net, pictures(net, 4), count=10**9)
+    found, some, expected = chosen(net, exact=True)
+    assert found.name.endswith("fp32")
+    assert difference(expected, torch.from_numpy(found.ready(some)[0])) < 1e-5
+    assert halves.difference(found) < 1e-5
     assert net.training
     assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
 
 
 def test_what_would_not_pay_runs_as_it_is():
-    net = create("lenet5").eval()
-    assert engine.fastest(net, pictures(net), count=1).name == "float32"
+    assert chosen(create("lenet5"), count=9)[0].name == "plain"
 
 
-def test_a_way_that_disagrees_is_refused(monkeypatch):
-    net = create("lenet5").eval()
-    wrong = ("float32, wrong", lambda: lambda x: net(x) * 1.001)
-    monkeypatch.setattr(engine, "_ways", lambda *a: [wrong])
-    assert engine.fastest(net, pictures(net), count=10**9).name == "float32"
+def test_the_way_that_was_taken_before_is_taken_again_where_it_can_be():
+    net = create("resnet18", size=32, classes=3)
+    assert chosen(net, name="folded-fp32")[0].name == "folded-fp32"
+    assert chosen(net, name="float32, of an earlier version", exact=True)[0].name.endswith("fp32")
 
 
-def test_a_way_that_fails_is_passed_over(monkeypatch):
-    def fail():
-        raise RuntimeError("no such operator")
+def test_rows_in_16_bits_that_are_too_far_off_are_computed_in_float32(monkeypatch):
+    net = create("lenet5")
+    modes, choose = [], job.choose
 
-    net = create("lenet5").eval()
-    monkeypatch.setattr(engine, "_ways", lambda *a: [("float32, failing", fail)])
-    assert engine.fastest(net, pictures(net), count=10**9).name == "float32"
+    def spied(subject, pictures, count, mode):
+        modes.append(mode)
+        return choose(subject, pictures, count, mode)
+
+    monkeypatch.setattr(halves, "choose", spied)
+    monkeypatch.setattr(halves, "difference", lambda found: 0.5)
+    chosen(net)
+    assert modes == ["auto", "exact"]
 
 
 @pytest.mark.parametrize("name", ["lenet5", "squeezenet1_1", "vgg11", "mobilenetv2_035", "timm:resnet10t"])
@@ -76,7 +93,7 @@ def test_trunk_and_tail_are_the_network_in_two(name):
     net = create(name, classes=5).eval()
     x = pictures(net)
     with torch.inference_mode():
-        assert torch.equal(net(x), engine.tail(net)(engine.trunk(net)(x)))
+        assert torch.equal(net(x), halves.tail(net)(halves.trunk(net)(x)))
 
 
 def rows(*names):

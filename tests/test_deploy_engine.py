@@ -13,7 +13,7 @@ import torch
 from convarium.classifier import Classifier
 from convarium.data.preprocessing import Preprocessing
 from convarium.deploy import agreement, job, measuring, remembered, runtimes, ways
-from convarium.deploy.engine import choose
+from convarium.deploy.job import choose
 from convarium.deploy.measuring import Row, measure
 from convarium.deploy.runtimes import Ready
 from convarium.deploy.ways import PLAIN, Way
@@ -265,6 +265,25 @@ def test_a_job_that_an_early_way_makes_small_builds_nothing_more(lenet, only):
     made = []
     only(quick("early", made=made, setup=0.01), quick("late", made=made, setup=100.0))
     assert choose(lenet, pictures(lenet), 2000).name == "early" and made == ["early"]
+
+
+def test_what_short_numbers_outdo_is_not_built_and_torch_comes_first(lenet, only):
+    made = []
+    onnx = replace(quick("file-bf16", made, numbers="bfloat16"), library="openvino")
+    only(onnx, quick("exact", made), quick("short", made, numbers="bfloat16"))
+    assert job.choose(lenet, pictures(lenet, 32), count=10**9).name in ("short", "file-bf16")
+    assert made == ["short", "file-bf16"]
+    made.clear()
+    job.choose(lenet, pictures(lenet, 32), count=10**9, mode="exact")
+    assert made == ["exact"]
+
+
+def test_writing_an_onnx_file_is_thought_to_take_longer_the_more_parts_there_are():
+    small, large = (
+        job._Job(classifier(create(n, size=32)), np.empty(0), 9, "auto", 1, None)
+        for n in ("lenet5", "resnet50")
+    )
+    assert small._writing() < 5.5 and 13 < large._writing() < 16
 
 
 def test_what_is_slower_than_the_plain_way_is_not_taken(lenet, only):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 
 import pytest
 
@@ -51,3 +52,13 @@ def test_models_are_files_and_runs_that_hold_one(tmp_path):
     assert storage.is_model(tmp_path) and storage.is_model(str(tmp_path))
     assert storage.is_model("not/there/yet.safetensors")  # whoever opens it says what is wrong
     assert not any(map(storage.is_model, ("resnet18", "timm:resnet18", tmp_path / "empty", "weights.pth")))
+
+
+def test_what_killed_processes_left_is_swept_when_it_is_old(tmp_path):
+    old, young, other = tmp_path / ".a.7.tmp", tmp_path / ".b.8.tmp", tmp_path / "c.tmp"
+    for file in (old, young, other):
+        file.touch()
+    for file in (old, other):
+        os.utime(file, (0, 0))
+    storage.sweep(tmp_path)
+    assert sorted(tmp_path.iterdir()) == [young, other]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from safetensors.torch import save_file
 
 import convarium
 from convarium import api, beginning, storage
-from convarium.deploy import engine
+from convarium.deploy import halves
 from convarium.errors import ArgumentError, DataError, Interrupted, RunError
 from convarium.training.signals import Stop
 from tests.pictures import squares
@@ -36,19 +37,27 @@ def counted(monkeypatch, tmp_path):
     """How many pictures went through the frozen network; features are kept in a folder of the test."""
     monkeypatch.setenv("CONVARIUM_CACHE", str(tmp_path / "cache"))
     seen = []
-    fastest = engine.fastest
 
-    def count(net, pictures, number, **options):
-        way = fastest(net, pictures, number, **options)
+    def count(found):
+        def run(pictures):
+            seen.append(len(pictures))
+            return found.ready.run(pictures)
 
-        def run(x):
-            seen.append(len(x))
-            return way.run(x)
+        return run
 
-        return engine.Engine(way.name, run, way.seconds, way.difference)
-
-    monkeypatch.setattr(engine, "fastest", count)
+    _through(monkeypatch, count)
     return seen
+
+
+def _through(monkeypatch, made):
+    """The way that is chosen runs as `made` of it does."""
+    chosen = halves.chosen
+
+    def changed(*given, **told):
+        found = chosen(*given, **told)
+        return replace(found, ready=replace(found.ready, run=made(found)))
+
+    monkeypatch.setattr(halves, "chosen", changed)
 
 
 def probe(base, out, **changes):
@@ -259,24 +268,18 @@ def test_features_of_another_architecture_are_not_taken(base, tmp_path, counted)
 def test_a_resumed_probe_computes_what_is_missing_in_the_same_way(base, tmp_path, counted, monkeypatch):
     run = probe(base, tmp_path / "run", epochs=2)
     named = []
-    fastest = engine.fastest
+    chosen = halves.chosen
     monkeypatch.setattr(
-        engine, "fastest", lambda *given, **told: named.append(told["name"]) or fastest(*given, **told)
+        halves, "chosen", lambda *given, **told: named.append(told["name"]) or chosen(*given, **told)
     )
     monkeypatch.setenv("CONVARIUM_CACHE", str(tmp_path / "other"))
     (run.folder / "report.html").unlink()
     convarium.resume(run.folder)
-    assert named == ["float32"]
+    assert named == ["plain"]
 
 
 def test_kept_features_that_disagree_with_the_model_are_not_believed(base, tmp_path, counted, monkeypatch):
-    honest = engine.fastest
-
-    def lying(*given, **told):
-        way = honest(*given, **told)
-        return engine.Engine(way.name, lambda x: -way.run(x), way.seconds, way.difference)
-
-    monkeypatch.setattr(engine, "fastest", lying)
+    _through(monkeypatch, lambda found: lambda x: [-part for part in found.ready.run(x)])
     run = probe(base, tmp_path / "run")
     again = convarium.evaluate(run.model, run.folder / "split.csv", part="val")
     assert again.top1 == run.metrics.top1

@@ -9,22 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
-from torch import Tensor, nn
+from torch import nn
 
 from convarium import storage
 from convarium.errors import RunError
-
-LEFT = 3600.0
-"""Seconds after which an unfinished file belongs to nobody."""
 
 
 class Kept:
@@ -84,20 +79,13 @@ class Kept:
         told = {"names": json.dumps(names), "sha256": hashlib.sha256(stacked.tobytes()).hexdigest()}
         try:
             storage.make_folder(self.folder, storage.ELSEWHERE)
-            self._sweep()
+            storage.sweep(self.folder)
             storage.write(
                 self.folder / f"{title}.safetensors", lambda path: save_file({"rows": stacked}, path, told)
             )
         except RunError as error:
             return str(error)
         return ""
-
-    def _sweep(self) -> None:
-        """Remove what processes that were killed while they wrote have left; one that writes now is younger."""
-        for left in self.folder.glob(".*.tmp"):
-            with suppress(OSError):
-                if time.time() - left.stat().st_mtime > LEFT:
-                    left.unlink()
 
 
 def identity(net: nn.Module, *others: object) -> str:
@@ -113,22 +101,3 @@ def identity(net: nn.Module, *others: object) -> str:
         total.update(f"{name}{values.dtype}{tuple(values.shape)}".encode())
         total.update(values.view(-1).view(torch.uint8).numpy().data if values.numel() else b"")
     return total.hexdigest()[:32]
-
-
-def rows_of(
-    run: Callable[[Tensor], Tensor], batches: Iterable[Tensor], normalise: Callable[[Tensor], Tensor]
-) -> Iterable[np.ndarray]:
-    """What a network gives for each picture.
-
-    Args:
-        run: normalised pictures to features.
-        batches: uint8 (N, C, H, W), on the device.
-        normalise: to what the network takes.
-
-    Yields:
-        float32 rows, one a picture.
-    """
-    for pictures in batches:  # outside: what threads prepare must not be born in inference mode
-        with torch.inference_mode():
-            rows = run(normalise(pictures)).float().cpu().numpy()
-        yield from rows

@@ -210,6 +210,7 @@ class Workpiece:
         if self.folder:
             try:
                 path = storage.make_folder(self.folder, storage.ELSEWHERE) / remembered.MODEL
+                storage.sweep(self.folder)
                 storage.write(path, write)
                 remembered.seal(path)
                 return path

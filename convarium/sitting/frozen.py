@@ -17,7 +17,8 @@ from convarium.data.augment import SETS, Augment
 from convarium.data.loader import Batch, Checked, Loader
 from convarium.data.pictures import PictureSet, contents
 from convarium.data.preprocessing import Preprocessing
-from convarium.deploy import engine, kept
+from convarium.deploy import halves, kept
+from convarium.deploy.job import FEW, Chosen
 from convarium.errors import ArgumentError
 from convarium.judge import scoring
 from convarium.judge.metrics import brief
@@ -103,12 +104,13 @@ class _Frozen:
 
     def __init__(self, now: Sitting, net: Net, preprocessing: Preprocessing, stop: signals.Stop) -> None:
         self.now, self.preprocessing, self.stop = now, preprocessing, stop
-        self.trunk, self.tail = engine.trunk(net).eval(), engine.tail(net)
+        self.trunk, self.tail = halves.trunk(net).eval(), halves.tail(net)
         self.some = self._some()
-        two = self.some[:2]
+        two = preprocessing.normalise(self.some[:2].to(now.device))
         try:
             with in_eval_mode(net), torch.inference_mode():
-                expected, found = net(two), self.tail(self.trunk(two))
+                middle = self.trunk(two)
+                expected, found = net(two), self.tail(middle)
             apart = found.shape != expected.shape or not torch.allclose(found, expected, rtol=1e-3, atol=1e-4)
         except RuntimeError:  # what stands between them does not run by itself
             apart = True
@@ -117,12 +119,13 @@ class _Frozen:
                 f"the classifier of {now.config['architecture']['name']} is not its last part, so it cannot be trained "
                 "alone; take the recipe finetune with --head 0, or scratch"
             )
+        self.shape = middle.shape[1:]
         self.bf16 = now.config["precision"] != "fp32"
         # The versions of what computes and of what decodes; one architecture's tensors may fit another.
         told = (now.config["architecture"], torch.__version__, PIL.__version__, self.bf16)
         title = kept.identity(self.trunk, preprocessing.to_dict(), *told)
         self.kept = kept.Kept(storage.cache_folder() / "features" / title)
-        self.engine: engine.Engine | None = None
+        self.engine: Chosen | None = None
         self.computed, self.spent = 0, 0.0  # pictures that went through the network, and the seconds it took
         self.notes: list[str] = []
 
@@ -131,10 +134,7 @@ class _Frozen:
         """How features were computed, in words."""
         if self.engine is None:
             return "all kept from before"
-        return (
-            f"{self.engine.name}, {1 / self.engine.seconds:,.0f} pictures/s; relative difference from plain float32 "
-            f"{self.engine.difference:.1e}"
-        )
+        return f"{self.engine}; relative difference from plain float32 {halves.difference(self.engine):.1e}"
 
     def features(self, part: str) -> list[Tensor]:
         """Features of a part's pictures; of training pictures also of their augmented views.
@@ -150,9 +150,9 @@ class _Frozen:
 
     def _some(self) -> Tensor:
         train = self.now.sets["train"]
-        few = _part_of(train, range(min(engine.FEW, len(train.good))))
-        loader = Loader(few.good, self.preprocessing, batch=engine.FEW, seed=0, prepared=few.prepared)
-        return self.preprocessing.normalise(next(loader.batches(0)).pictures.to(self.now.device))
+        few = _part_of(train, range(min(FEW, len(train.good))))
+        loader = Loader(few.good, self.preprocessing, batch=FEW, seed=0, prepared=few.prepared)
+        return next(loader.batches(0)).pictures
 
     def _view(self, part: str, view: int) -> Tensor:
         checked = self.now.sets[part]
@@ -193,25 +193,24 @@ class _Frozen:
         loader = Loader(
             few.good,
             self.preprocessing,
-            batch=BATCH,
+            batch=self.engine.ready.batch,
             seed=self.now.config["seed"],
             augment=augment,
             workers=self.now.workers(few),
             prepared=few.prepared,
         )
-        fresh: dict[str, np.ndarray] = {}
+        ready, fresh = self.engine.ready, dict[str, np.ndarray]()
         began = time.perf_counter()
         what = f"features of {part} pictures" + (f", view {view + 1}" if view else "")
         with self.now.watch.bar(what) as shown:
 
-            def pictures() -> Iterator[Tensor]:
+            def rows() -> Iterator[np.ndarray]:
                 for batch in loader.batches(view):
                     self.stop.check("the features so far are kept")
-                    yield batch.pictures.to(self.now.device)
+                    yield from ready(batch.pictures.numpy())[0].reshape(-1, *self.shape)
 
             try:
-                rows = kept.rows_of(self.engine.run, pictures(), self.preprocessing.normalise)
-                for done, (place, row) in enumerate(zip(missing, rows, strict=True), start=1):
+                for done, (place, row) in enumerate(zip(missing, rows(), strict=True), start=1):
                     fresh[names[place]] = row
                     shown(done, len(missing))
                     if len(fresh) == CHUNK:
@@ -224,11 +223,19 @@ class _Frozen:
         self.spent += time.perf_counter() - began
         found |= fresh
 
-    def _chosen(self, count: int) -> engine.Engine:
+    def _chosen(self, count: int) -> Chosen:
         """The fastest way, found when the run began: a resumed one must compute what is missing in the same."""
         file = self.now.folder.state.with_name("engine.txt")
         name = file.read_text("utf-8") if file.exists() else None
-        found = engine.fastest(self.trunk, self.some, count, bf16=self.bf16, name=name)
+        found = halves.chosen(
+            self.trunk,
+            self.preprocessing,
+            self.now.device,
+            self.some.numpy(),
+            count,
+            exact=not self.bf16,
+            name=name,
+        )
         storage.write_text(file, found.name)
         return found
 
