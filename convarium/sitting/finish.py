@@ -32,7 +32,7 @@ FAMILIAR = 300
 APART = 0.1
 """Difference of a probability above which kept features are not believed."""
 
-CHECKED = 32
+CHECKED = 16
 """Held-out pictures that are run once more in plain float32, where features were computed in a faster way."""
 
 
