@@ -142,6 +142,11 @@ def _drawn(model: str, data: Path, path: Path) -> Path:
     for norm in net.modules():
         if isinstance(norm, torch.nn.BatchNorm2d):
             norm.momentum = None  # the mean of what it sees, not what it was made with
+    for block in net.modules():
+        if hasattr(block, "bn3"):
+            torch.nn.init.constant_(
+                block.bn3.weight, 0.25
+            )  # as in trained networks, each block adds a little
     change = transforms.Compose([transforms.Resize(256), transforms.CenterCrop(224), transforms.ToTensor()])
     pictures = datasets.ImageFolder(str(data / "train"), change)
     every = range(0, len(pictures), max(1, len(pictures) // 64))
