@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from convarium.data.preprocessing import Preprocessing
-from convarium.deploy import fused, halves, job, kept
+from convarium.deploy import fused, halves, kept, ways
+from convarium.deploy.agreement import compare
 from convarium.models import create
 from tests.tiny import TINY, tiny
 
@@ -43,49 +46,78 @@ def test_norms_behind_convolutions_are_gone_and_sums_are_computed_with_them():
     assert "+" not in graph.code
 
 
-def chosen(net, count=10**6, **options):
-    """The way in which rows of a trunk are computed, tried on four pictures; and these."""
-    some = torch.randint(0, 256, (4, net.in_channels, net.size, net.size), dtype=torch.uint8).numpy()
-    look = Preprocessing(net.size, "L" if net.in_channels == 1 else "RGB")
+def chosen(net, count=10**4, bands=False, **options):
+    """The way in which rows of a trunk are computed, tried on four pictures; and these, and what the trunk gives."""
+    some = torch.randint(0, 256, (4, net.in_channels, net.size, net.size))
+    some = some.to(torch.float32 if bands else torch.uint8)
+    mode = "F" if bands else "L" if net.in_channels == 1 else "RGB"
+    look = Preprocessing(net.size, mode, bands=net.in_channels if bands else None)
     trunk = halves.trunk(net).eval()
-    found = halves.chosen(trunk, look, torch.device("cpu"), some, count, **options)
+    found = halves.chosen(trunk, look, torch.device("cpu"), some.numpy(), count, 4, **options)
     with torch.inference_mode():
-        return found, some, trunk(look.normalise(torch.from_numpy(some))).flatten(1)
+        return found, some.numpy(), trunk(look.normalise(some)).flatten(1)
 
 
-def test_rows_of_a_trunk_by_the_way_that_was_chosen():
-    net = create("resnet18", size=32, classes=3)
-    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-    found, some, expected = chosen(net, exact=True)
-    assert found.name.endswith("fp32")
-    assert difference(expected, torch.from_numpy(found.ready(some)[0])) < 1e-5
-    assert halves.difference(found) < 1e-5
-    assert net.training
-    assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
+NETS = {
+    "grey": lambda: create("lenet5"),
+    "a map": lambda: create("squeezenet1_1", size=64, classes=3),
+    "tokens": lambda: tiny("vit"),
+    "bands": lambda: create("resnet20", in_channels=5, classes=3),
+}
+
+
+@pytest.mark.parametrize("kind", NETS)
+@pytest.mark.parametrize("name", ["plain", "folded-fp32", "openvino-fp32", "onnxruntime-fp32"])
+def test_rows_of_a_trunk_are_the_same_in_every_way(kind, name):
+    net = NETS[kind]()
+    way = next(way for way in ways.ways(SimpleNamespace(device=torch.device("cpu"))) if way.name == name)
+    if missing := way.missing():
+        pytest.skip(missing)
+    before = {key: tensor.clone() for key, tensor in net.state_dict().items()}
+    found, some, expected = chosen(net, name=name, bands=kind == "bands")
+    assert found.name == name and not found.notes
+    for count in (4, 3):  # three fill a batch of four
+        rows = torch.from_numpy(found.ready(some[:count])[0])
+        assert rows.shape == expected[:count].shape and difference(expected[:count], rows) < 1e-5
+    assert halves.difference(found) < 1e-5 and net.training
+    assert all(torch.equal(before[key], tensor) for key, tensor in net.state_dict().items())
 
 
 def test_what_would_not_pay_runs_as_it_is():
-    assert chosen(create("lenet5"), count=9)[0].name == "plain"
+    assert chosen(create("lenet5"), count=8)[0].name == "plain"
 
 
-def test_the_way_that_was_taken_before_is_taken_again_where_it_can_be():
-    net = create("resnet18", size=32, classes=3)
-    assert chosen(net, name="folded-fp32")[0].name == "folded-fp32"
-    assert chosen(net, name="float32, of an earlier version", exact=True)[0].name.endswith("fp32")
+def test_a_way_that_is_gone_is_told_and_another_taken():
+    found, _, _ = chosen(create("lenet5"), name="float32, of an earlier version", count=8)
+    assert found.name == "plain"
+    assert "began with float32, of an earlier version, which cannot be taken" in found.notes[0]
 
 
-def test_rows_in_16_bits_that_are_too_far_off_are_computed_in_float32(monkeypatch):
-    net = create("lenet5")
-    modes, choose = [], job.choose
+def test_whoever_is_told_of_a_trial_may_stop_it():
+    def stop(name):
+        raise KeyboardInterrupt(name)
 
-    def spied(subject, pictures, count, mode):
-        modes.append(mode)
-        return choose(subject, pictures, count, mode)
+    with pytest.raises(KeyboardInterrupt, match="folded-fp32"):
+        chosen(create("resnet20"), name="folded-fp32", on_trial=stop)
 
-    monkeypatch.setattr(halves, "choose", spied)
-    monkeypatch.setattr(halves, "difference", lambda found: 0.5)
-    chosen(net)
-    assert modes == ["auto", "exact"]
+
+@pytest.mark.parametrize(
+    ("numbers", "factor", "refused"),
+    [
+        ("float32", 1 + 5e-6, ""),
+        ("float32", 1 + 5e-5, "features differ by 5.0e-05, allowed is 1e-05"),
+        ("bfloat16", 1.09, ""),
+        ("bfloat16", 1.11, "features differ by 1.1e-01, allowed is 1e-01"),
+        ("bfloat16", float("nan"), "features differ by inf"),
+        ("float16", 1.0, "features above 65,504 would be lost"),
+    ],
+)
+def test_kept_features_are_judged_by_themselves(numbers, factor, refused):
+    rows = np.random.default_rng(0).normal(size=(4, 8)).astype(np.float32)
+    found = compare((rows, rows), (rows * np.float32(factor), rows), numbers, None)
+    assert found.refused.removeprefix("refused: ").startswith(refused) and bool(found.refused) == bool(
+        refused
+    )
 
 
 @pytest.mark.parametrize("name", ["lenet5", "squeezenet1_1", "vgg11", "mobilenetv2_035", "timm:resnet10t"])

@@ -280,7 +280,7 @@ def test_what_short_numbers_outdo_is_not_built_and_torch_comes_first(lenet, only
 
 def test_writing_an_onnx_file_is_thought_to_take_longer_the_more_parts_there_are():
     small, large = (
-        job._Job(classifier(create(n, size=32)), np.empty(0), 9, "auto", 1, None)
+        job._Job(classifier(create(n, size=32)), np.empty(0), 9, "auto", 1, None, print)
         for n in ("lenet5", "resnet50")
     )
     assert small._writing() < 5.5 and 13 < large._writing() < 16

@@ -270,12 +270,14 @@ def test_a_resumed_probe_computes_what_is_missing_in_the_same_way(base, tmp_path
     named = []
     chosen = halves.chosen
     monkeypatch.setattr(
-        halves, "chosen", lambda *given, **told: named.append(told["name"]) or chosen(*given, **told)
+        halves,
+        "chosen",
+        lambda *given, **told: named.append((told["name"], given[5])) or chosen(*given, **told),
     )
     monkeypatch.setenv("CONVARIUM_CACHE", str(tmp_path / "other"))
     (run.folder / "report.html").unlink()
     convarium.resume(run.folder)
-    assert named == ["plain"]
+    assert named == [("plain", 32)]
 
 
 def test_kept_features_that_disagree_with_the_model_are_not_believed(base, tmp_path, counted, monkeypatch):

@@ -94,6 +94,11 @@ class Augment:
                 raise ArgumentError(f"{name} is {value!r}; want a number from 0 to {most}")
 
     @property
+    def needs_torchvision(self) -> bool:
+        """Whether a change is torchvision's, which takes seconds to import."""
+        return bool(self.area is not None or self.randaugment[0] or self.autoaugment)
+
+    @property
     def of_bytes(self) -> bool:
         """Whether it changes values, and not only places; such changes are made for grey and colours of 8 bits."""
         return bool(self.color or self.randaugment[0] or self.autoaugment or self.erasing)

@@ -93,6 +93,8 @@ class Loader:
             raise ArgumentError(REFUSAL)
         if prepared is not None:
             _fits(prepared, len(pictures), preprocessing)
+        if augment is not None and augment.needs_torchvision:
+            import torchvision.transforms.v2  # noqa: F401  # its seconds are not those of the first pictures
         labels = [-1 if picture.label is None else picture.label for picture in pictures.pictures]
         if balance and not shuffle:
             raise ArgumentError(

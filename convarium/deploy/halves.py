@@ -6,7 +6,8 @@ Rows are computed as a classifier's scores are: in any way of `ways` that pays a
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -17,12 +18,6 @@ from convarium.deploy.job import Chosen, choose
 from convarium.deploy.ways import PLAIN
 from convarium.errors import UserError
 from convarium.net import Head, Net, Parted
-
-NEAR = 0.1
-"""Relative difference (L2) of rows that numbers of 16 bits may make. Such differences are random and a classifier sums
-them away: with MobileNetV2's of 0.03, a probe on five flowers named the same 462 of 500 pictures rightly as in float32
-(SqueezeNet's of 0.02: 430 the same, one each way). Probabilities, which other ways are judged by, would say nothing:
-the classifier that is to learn is still drawn at random."""
 
 
 def trunk(net: nn.Module) -> nn.Module:
@@ -88,8 +83,7 @@ class _Subject:
     net: Parted
     preprocessing: Preprocessing
     device: torch.device
-    temperature: float = 1e6
-    """Rows are no scores: so hot, their softmax says nothing, and what counts is their relative difference."""
+    temperature: None = None
 
 
 def chosen(
@@ -98,9 +92,11 @@ def chosen(
     device: torch.device,
     pictures: np.ndarray,
     count: int,
+    batch: int,
     *,
     exact: bool = False,
     name: str | None = None,
+    on_trial: Callable[[str], None] = lambda name: None,
 ) -> Chosen:
     """The way in which a trunk's rows are computed first.
 
@@ -110,22 +106,23 @@ def chosen(
         device: where to compute.
         pictures: some real ones, prepared: uint8 (N, C, H, W).
         count: how many will be run in all.
+        batch: pictures at once.
         exact: float32 only.
         name: of the way to take, as an earlier call chose it, where it can still be taken.
+        on_trial: is told the name of each way before it is set up, and may raise.
 
     Returns:
         The way; what it gives as scores are the rows.
     """
-    subject = _Subject(Rows(trunk), preprocessing, device)
+    subject, mode = _Subject(Rows(trunk), preprocessing, device), "exact" if exact else "auto"
     if name:
         try:
-            return choose(subject, pictures, count, name)
-        except UserError:  # of another version, or a library that is gone: one as good is found below
-            pass
-    found = choose(subject, pictures, count, "exact" if exact else "auto")
-    if difference(found) > NEAR:
-        found = choose(subject, pictures, count, "exact")
-    return found
+            return choose(subject, pictures, count, name, batch=batch, on_trial=on_trial)
+        except UserError as error:  # of another version, or a library that is gone: one as good is found
+            found = choose(subject, pictures, count, mode, batch=batch, on_trial=on_trial)
+            why = f"the run began with {name}, which cannot be taken any more ({str(error).split(';')[0]})"
+            return replace(found, notes=(*found.notes, why))
+    return choose(subject, pictures, count, mode, batch=batch, on_trial=on_trial)
 
 
 def difference(found: Chosen) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -85,6 +85,7 @@ def choose(
     *,
     batch: int | None = None,
     file: Path | None = None,
+    on_trial: Callable[[str], None] = lambda name: None,
 ) -> Chosen:
     """The way in which a job is done first, of those that agree with the plain one.
 
@@ -95,6 +96,7 @@ def choose(
         mode: "auto", "exact" (float32 only), or the name of a way.
         batch: pictures at once; chosen by the count where None.
         file: the classifier's file, by which is remembered what was measured; None: nothing is.
+        on_trial: is told the name of each way before it is set up, and may raise.
 
     Returns:
         The way, set up.
@@ -106,7 +108,7 @@ def choose(
     batch = batch or max(1, min(count, BATCH))
     if mode in MODES and (count <= FEW or not len(pictures)):
         mode, file = PLAIN, None
-    job = _Job(subject, np.asarray(pictures), count, mode, batch, file)
+    job = _Job(subject, np.asarray(pictures), count, mode, batch, file, on_trial)
     if mode not in MODES:
         return job.as_named(named(mode, ways(subject)))
     return job.decided()
@@ -137,8 +139,16 @@ class _Job:
     """What is known of the ways by now: rates (pictures a second) of those that agree, and what is set up."""
 
     def __init__(
-        self, subject: Subject, pictures: np.ndarray, count: int, mode: str, batch: int, file: Path | None
+        self,
+        subject: Subject,
+        pictures: np.ndarray,
+        count: int,
+        mode: str,
+        batch: int,
+        file: Path | None,
+        on_trial: Callable[[str], None],
     ) -> None:
+        self.on_trial = on_trial
         self.subject, self.pictures, self.count, self.mode = subject, pictures, count, mode
         self.batch, self.file = batch, file
         self.work = Workpiece(subject, remembered.folder_of(file) if file else None)
@@ -222,9 +232,10 @@ class _Job:
         return WRITING + PART * sum(not list(part.children()) for part in self.subject.net.modules())
 
     def _outdone(self, way: Way) -> bool:
-        """Whether it computes in float32, and shorter numbers were seen to agree and to be fast."""
-        shorter = {way.name for way in self.everything if way.numbers != "float32"}
-        fast = max((rate for name, rate in self.rates.items() if name in shorter), default=0.0)
+        """Whether it computes in float32, and shorter numbers of the same kind were seen to agree and to be fast."""
+        file = way.library != "torch"
+        alike = {w.name for w in self.everything if w.numbers != "float32" and (w.library != "torch") == file}
+        fast = max((rate for name, rate in self.rates.items() if name in alike), default=0.0)
         return way.numbers == "float32" and fast > 2 * self.rates[PLAIN]
 
     def _cost(self, name: str) -> float:
@@ -242,6 +253,7 @@ class _Job:
         self.left -= time.perf_counter() - began
 
     def _try(self, way: Way) -> Trial:
+        self.on_trial(way.name)
         expected = self.trials[PLAIN].answers
         self.trials[way.name] = trial = tried(way, self.work, self.pictures, self.batch, expected)
         return trial

@@ -25,7 +25,8 @@ from convarium.net import Parted
 class Subject(Protocol):
     """What is run: a `Classifier`, or what has as much.
 
-    net gives scores and lies on the device; scores are divided by the temperature before softmax.
+    net gives scores and lies on the device; scores are divided by the temperature before softmax, or are none where it
+    is None (see `agreement.compare`).
     """
 
     @property
@@ -33,7 +34,7 @@ class Subject(Protocol):
     @property
     def preprocessing(self) -> Preprocessing: ...
     @property
-    def temperature(self) -> float: ...
+    def temperature(self) -> float | None: ...
     @property
     def device(self) -> torch.device: ...
 
@@ -177,9 +178,7 @@ class Workpiece:
         """
         if self._onnx is None:
             try:
-                began = time.perf_counter()
                 self._onnx = self._kept or self._written()
-                self.writing = time.perf_counter() - began
             except Exception as error:
                 self._onnx = error
         if isinstance(self._onnx, Exception):
@@ -197,6 +196,13 @@ class Workpiece:
         return kept if kept and remembered.whole(kept) else None
 
     def _written(self) -> Path:
+        began = time.perf_counter()
+        try:
+            return self._write()
+        finally:
+            self.writing = time.perf_counter() - began
+
+    def _write(self) -> Path:
         shape = (2, self.subject.preprocessing.channels, self.size, self.size)
         example = torch.zeros(shape, dtype=self.subject.preprocessing.dtype)
         module = copy.deepcopy(self.scored).cpu()

@@ -82,10 +82,11 @@ def probabilities(
 @contextmanager
 def in_eval_mode(net: nn.Module) -> Iterator[None]:
     """Every part in evaluation mode; each part's own mode is put back, also after an error."""
-    before = [(module, module.training) for module in net.modules()]
-    net.eval()
+    learning = [module for module in net.modules() if module.training]
+    if learning:  # or a walk for each single picture, 2 ms of 35
+        net.eval()
     try:
         yield
     finally:
-        for module, training in before:
-            module.training = training
+        for module in learning:
+            module.training = True

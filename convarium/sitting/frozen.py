@@ -17,8 +17,9 @@ from convarium.data.augment import SETS, Augment
 from convarium.data.loader import Batch, Checked, Loader
 from convarium.data.pictures import PictureSet, contents
 from convarium.data.preprocessing import Preprocessing
-from convarium.deploy import halves, kept
-from convarium.deploy.job import FEW, Chosen
+from convarium.deploy import halves, kept, processor
+from convarium.deploy.job import BATCH as AT_ONCE
+from convarium.deploy.job import Chosen
 from convarium.errors import ArgumentError
 from convarium.judge import scoring
 from convarium.judge.metrics import brief
@@ -30,6 +31,9 @@ from convarium.training import loop, signals
 from convarium.training.checkpoint import Parts
 from convarium.training.precision import Precision
 from convarium.training.recipes import Recipe, recipe
+
+TRIED = 16
+"""Training pictures, spread over all, on which ways are compared."""
 
 CHUNK = 1024
 """Pictures after whose features they are written down."""
@@ -58,7 +62,10 @@ def learn_classifier(now: Sitting, net: Net, preprocessing: Preprocessing, stop:
     )
     features = {part: frozen.features(part) for part in now.sets}
     if frozen.computed:
-        now.watch.note(f"features of {frozen.computed:,} pictures in {frozen.spent:.1f} s, by {frozen.how}")
+        now.watch.note(
+            f"features of {frozen.computed:,} pictures in {frozen.spent:.1f} s, by {frozen.how}, which was found in "
+            f"{frozen.choosing:.1f} s"
+        )
     recipe, reason = now.recipe, f"of the classifier; features: {frozen.how}"
     batch = recipe.batch or min(BATCH, len(now.sets["train"].good))
     way = kept_decisions(now, lambda: Decided(Precision(False, False, reason), batch, recipe.epochs)).way
@@ -105,8 +112,7 @@ class _Frozen:
     def __init__(self, now: Sitting, net: Net, preprocessing: Preprocessing, stop: signals.Stop) -> None:
         self.now, self.preprocessing, self.stop = now, preprocessing, stop
         self.trunk, self.tail = halves.trunk(net).eval(), halves.tail(net)
-        self.some = self._some()
-        two = preprocessing.normalise(self.some[:2].to(now.device))
+        two = preprocessing.normalise(self._some(2).to(now.device))
         try:
             with in_eval_mode(net), torch.inference_mode():
                 middle = self.trunk(two)
@@ -122,11 +128,18 @@ class _Frozen:
         self.shape = middle.shape[1:]
         self.bf16 = now.config["precision"] != "fp32"
         # The versions of what computes and of what decodes; one architecture's tensors may fit another.
-        told = (now.config["architecture"], torch.__version__, PIL.__version__, self.bf16)
+        versions = {
+            **processor.versions(),
+            "convarium": "",
+            "torch": torch.__version__,
+            "Pillow": PIL.__version__,
+        }
+        told = (now.config["architecture"], versions, self.bf16)
         title = kept.identity(self.trunk, preprocessing.to_dict(), *told)
         self.kept = kept.Kept(storage.cache_folder() / "features" / title)
         self.engine: Chosen | None = None
-        self.computed, self.spent = 0, 0.0  # pictures that went through the network, and the seconds it took
+        self.computed = 0  # pictures that went through the network
+        self.spent, self.choosing = 0.0, 0.0  # seconds that took, and those until it was known how
         self.notes: list[str] = []
 
     @property
@@ -145,24 +158,38 @@ class _Frozen:
         Returns:
             float32 (N, ...), one a view.
         """
-        views = self.now.recipe.views if part == "train" else 1
-        return [self._view(part, view) for view in range(views)]
+        return [self._view(part, view) for view in range(self._views(part))]
 
-    def _some(self) -> Tensor:
+    def _views(self, part: str) -> int:
+        return self.now.recipe.views if part == "train" else 1
+
+    def _some(self, most: int) -> Tensor:
         train = self.now.sets["train"]
-        few = _part_of(train, range(min(FEW, len(train.good))))
-        loader = Loader(few.good, self.preprocessing, batch=FEW, seed=0, prepared=few.prepared)
+        count = len(train.good)
+        few = _part_of(train, range(0, count, max(1, count // most))[:most])
+        loader = Loader(few.good, self.preprocessing, batch=most, seed=0, prepared=few.prepared)
         return next(loader.batches(0)).pictures
 
     def _view(self, part: str, view: int) -> Tensor:
-        checked = self.now.sets[part]
-        augment = SETS[self.now.config["augment"]] if view else None
-        names = self._names(checked.good, view, augment)
+        augment = self._augment(view)
+        names = self._names(self.now.sets[part].good, view, augment)
         found = self.kept.find(names)
         missing = [i for i, name in enumerate(names) if name not in found]
         if missing:
             self._compute(part, view, augment, missing, names, found)
         return torch.from_numpy(np.stack([found[name] for name in names]))
+
+    def _augment(self, view: int) -> Augment | None:
+        return SETS[self.now.config["augment"]] if view else None
+
+    def _missing(self) -> int:
+        """Pictures that are still to go through the network, of all parts and views."""
+        named = [
+            self._names(checked.good, view, self._augment(view))
+            for part, checked in self.now.sets.items()
+            for view in range(self._views(part))
+        ]
+        return sum(len(names) - len(self.kept.find(names)) for names in named)
 
     def _names(self, pictures: PictureSet, view: int, augment: Augment | None) -> list[str]:
         """By content; where chance comes in, by what rules it, too."""
@@ -189,7 +216,9 @@ class _Frozen:
         """Fill in what is missing; what is done is kept from time to time, so that little is lost."""
         few = _part_of(self.now.sets[part], missing)
         if self.engine is None:
-            self.engine = self._chosen(len(missing) * self.now.recipe.views)
+            began = time.perf_counter()
+            self.engine = self._chosen()
+            self.choosing = time.perf_counter() - began
         loader = Loader(
             few.good,
             self.preprocessing,
@@ -223,19 +252,31 @@ class _Frozen:
         self.spent += time.perf_counter() - began
         found |= fresh
 
-    def _chosen(self, count: int) -> Chosen:
+    def _chosen(self) -> Chosen:
         """The fastest way, found when the run began: a resumed one must compute what is missing in the same."""
         file = self.now.folder.state.with_name("engine.txt")
-        name = file.read_text("utf-8") if file.exists() else None
-        found = halves.chosen(
-            self.trunk,
-            self.preprocessing,
-            self.now.device,
-            self.some.numpy(),
-            count,
-            exact=not self.bf16,
-            name=name,
-        )
+        pictures = sum(len(checked.good) * self._views(part) for part, checked in self.now.sets.items())
+        with self.now.watch.bar("finding the fastest way") as shown:
+
+            def on_trial(name: str) -> None:
+                shown(0, 1)
+                self.stop.check("no features were computed yet: the fastest way was still being looked for")
+
+            found = halves.chosen(
+                self.trunk,
+                self.preprocessing,
+                self.now.device,
+                self._some(TRIED).numpy(),
+                self._missing(),
+                min(
+                    AT_ONCE, pictures
+                ),  # not by what is missing: of other numbers, sums are formed in another order
+                exact=not self.bf16,
+                name=file.read_text("utf-8") if file.exists() else None,
+                on_trial=on_trial,
+            )
+        for note in found.notes:
+            self.now.watch.note(f"note: {note}")
         storage.write_text(file, found.name)
         return found
 
