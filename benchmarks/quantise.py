@@ -77,7 +77,7 @@ def row(name: str, to: str, data: Path, folder: Path, fact: dict, max_drop: floa
     seconds, v = time.perf_counter() - began, done.versus
     kept = ", ".join(done.kept) or "none"
     ratios = " | ".join(f"{speed.ratio:.2f}" for speed in done.speeds)
-    interval = f"{-100 * v.paired.difference:+.2f} ({-100 * v.high:+.2f} to {-100 * v.low:+.2f})"
+    interval = f"{0 - 100 * v.paired.difference:+.2f} ({-100 * v.high:+.2f} to {-100 * v.low:+.2f})"
     held = "" if done.folder else " (bound not held)"
     cells = (
         name,

@@ -189,7 +189,8 @@ class _Frozen:
             for part, checked in self.now.sets.items()
             for view in range(self._views(part))
         ]
-        return sum(len(names) - len(self.kept.find(names)) for names in named)
+        found = self.kept.find([name for names in named for name in names])
+        return sum(name not in found for names in named for name in names)
 
     def _names(self, pictures: PictureSet, view: int, augment: Augment | None) -> list[str]:
         """By content; where chance comes in, by what rules it, too."""
@@ -255,7 +256,8 @@ class _Frozen:
     def _chosen(self) -> Chosen:
         """The fastest way, found when the run began: a resumed one must compute what is missing in the same."""
         file = self.now.folder.state.with_name("engine.txt")
-        pictures = sum(len(checked.good) * self._views(part) for part, checked in self.now.sets.items())
+        # Not by what is missing: of another number at once, sums are formed in another order.
+        batch = min(AT_ONCE, sum(len(checked.good) for checked in self.now.sets.values()))
         with self.now.watch.bar("finding the fastest way") as shown:
 
             def on_trial(name: str) -> None:
@@ -268,9 +270,7 @@ class _Frozen:
                 self.now.device,
                 self._some(TRIED).numpy(),
                 self._missing(),
-                min(
-                    AT_ONCE, pictures
-                ),  # not by what is missing: of other numbers, sums are formed in another order
+                batch,
                 exact=not self.bf16,
                 name=file.read_text("utf-8") if file.exists() else None,
                 on_trial=on_trial,
