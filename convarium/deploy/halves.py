@@ -109,7 +109,7 @@ def chosen(
         batch: pictures at once.
         exact: float32 only.
         name: of the way to take, as an earlier call chose it, where it can still be taken.
-        on_trial: is told the name of each way before it is set up, and may raise.
+        on_trial: is told the name of each way before it is set up or timed, and may raise.
 
     Returns:
         The way; what it gives as scores are the rows.

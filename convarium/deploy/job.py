@@ -96,7 +96,7 @@ def choose(
         mode: "auto", "exact" (float32 only), or the name of a way.
         batch: pictures at once; chosen by the count where None.
         file: the classifier's file, by which is remembered what was measured; None: nothing is.
-        on_trial: is told the name of each way before it is set up, and may raise.
+        on_trial: is told the name of each way before it is set up or timed, and may raise.
 
     Returns:
         The way, set up.
@@ -287,6 +287,7 @@ class _Job:
         while rounds < most and (not rounds or time.perf_counter() - began < allowed):
             rounds += 1
             for name, ready in rivals.items():
+                self.on_trial(name)
                 # The plain way takes fewer where it is slow; the others are made for whole batches.
                 full = self.pictures[: self.batch] if name == PLAIN else filled(self.pictures, self.batch)
                 taken[name].append(once(ready, full) / len(full))

@@ -63,8 +63,8 @@ def learn_classifier(now: Sitting, net: Net, preprocessing: Preprocessing, stop:
     features = {part: frozen.features(part) for part in now.sets}
     if frozen.computed:
         now.watch.note(
-            f"features of {frozen.computed:,} pictures in {frozen.spent:.1f} s, by {frozen.how}, which was found in "
-            f"{frozen.choosing:.1f} s"
+            f"features of {frozen.computed:,} pictures in {frozen.spent:.1f} s, after {frozen.choosing:.1f} s of "
+            f"choosing how: {frozen.how}"
         )
     recipe, reason = now.recipe, f"of the classifier; features: {frozen.how}"
     batch = recipe.batch or min(BATCH, len(now.sets["train"].good))
